@@ -1,0 +1,163 @@
+// Package blockdev is the storage under an exported volume: random-access
+// devices of fixed-size blocks, and the pools that hold them.
+//
+// A [Device] is the standard io interfaces and a few methods; what only some
+// backends can do is an optional interface ([Unmapper], [Zeroer],
+// [NowaitReader], [SyncWriter], [VolatileMarker]) that a caller finds by type
+// assertion. A [Pool] makes, lists and deletes the volumes of one place and
+// keeps a durable record beside each of them.
+//
+// Offsets and lengths are bytes everywhere. Backends live in the packages
+// below this one; package blockdevtest holds the suite that all of them run.
+package blockdev
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+)
+
+// Device is a medium of Size bytes. All methods may be called concurrently;
+// overlapping writes land in an unspecified order but never torn below one
+// logical block. Offsets and lengths need not be aligned to BlockSize unless
+// the backend says otherwise.
+type Device interface {
+	// ReadAt fills p or returns an error. Blocks that were never written,
+	// or were unmapped, read as zeros. A read past the end fails with
+	// ErrOutOfRange and touches nothing.
+	io.ReaderAt
+	// WriteAt writes all of p or returns an error; on an error the range
+	// holds an unspecified mix of old and new blocks. What it wrote is
+	// visible to every later ReadAt, and stable only after Sync. A full
+	// medium is ErrNoSpace; a write past the end is ErrOutOfRange.
+	io.WriterAt
+	// Sync returns nil once every write that returned before the call is on
+	// stable storage. After one failure the kernel may have dropped dirty
+	// pages: the error is sticky, and this Device's later Syncs fail with
+	// ErrLostWrites.
+	Sync() error
+	// Size is the medium's size in bytes, a multiple of BlockSize. It may
+	// grow while the device is open.
+	Size() int64
+	// BlockSize is the logical block length in bytes: 512 or 4096.
+	BlockSize() int
+	// Close releases the device. It does not sync.
+	Close() error
+}
+
+// Unmapper is a Device that can give blocks back to its pool.
+type Unmapper interface {
+	// Unmap deallocates [off, off+n); the range reads as zeros afterwards.
+	// Parts smaller than the granularity are zeroed.
+	Unmap(off, n int64) error
+	// UnmapGranularity is the allocation unit in bytes.
+	UnmapGranularity() int64
+}
+
+// Zeroer is a Device that zeroes a range without being sent the zeros.
+type Zeroer interface {
+	// WriteZeroes makes [off, off+n) read as zeros and keeps (or makes) it
+	// allocated.
+	WriteZeroes(off, n int64) error
+}
+
+// NowaitReader is a Device that can say when a read would block.
+type NowaitReader interface {
+	// ReadAtNowait reads like ReadAt, but only what needs no waiting: it
+	// returns ErrWouldBlock, having read n < len(p) bytes, where the rest
+	// is not in memory.
+	ReadAtNowait(p []byte, off int64) (n int, err error)
+}
+
+// SyncWriter is a Device with a write that is stable when it returns.
+type SyncWriter interface {
+	// WriteAtSync is WriteAt followed by a Sync of that range alone.
+	WriteAtSync(p []byte, off int64) error
+}
+
+// VolatileMarker is a Device that can remember across a power cut that writes
+// which were acknowledged may not have reached stable storage.
+type VolatileMarker interface {
+	// VolatileMark returns the mark that the device carries; the zero value
+	// means that nothing volatile was outstanding.
+	VolatileMark() (VolatileMark, error)
+	// SetVolatileMark replaces the mark; it is on stable storage when the
+	// call returns. The zero value removes it.
+	SetVolatileMark(VolatileMark) error
+}
+
+// VolatileMark says who may have seen writes that a power cut could undo.
+type VolatileMark struct {
+	// BootID is the machine boot under which the volatile writes were made.
+	BootID string `json:"bootID,omitempty"`
+	// Stages are the initiators' stages that may have written, or read,
+	// volatile data under BootID.
+	Stages []Stage `json:"stages,omitempty"`
+	// Lost are the stages whose acknowledged writes are known to be lost,
+	// or must be taken for lost: they get errors until they stage anew.
+	Lost []Stage `json:"lost,omitempty"`
+}
+
+// Stage is one staging of a volume on a node: the initiator's name and the
+// nonce that it repeats on every reconnect and renews when it stages anew.
+type Stage struct {
+	Initiator string `json:"initiator"`
+	Nonce     string `json:"nonce"`
+}
+
+// Pool is a place that volumes are made in. All methods may be called
+// concurrently; calls for the same volume are serialised by the pool.
+type Pool interface {
+	// ID is minted once, when the pool is first opened, and stored in it.
+	ID() string
+	// Create makes an empty volume, all zeros, with its record. It is
+	// atomic: after a crash the volume is whole or does not exist. When it
+	// returns, volume and record are on stable storage. A volume of that id
+	// is ErrExists.
+	Create(ctx context.Context, r Record) error
+	// Delete removes a volume, its data and its record; an unknown id is
+	// ErrNotFound and an open one ErrBusy. After a crash the volume is
+	// whole or gone.
+	Delete(ctx context.Context, id string) error
+	// Get returns a volume's record; an unknown id is ErrNotFound.
+	Get(ctx context.Context, id string) (Record, error)
+	// List returns every volume's record, ordered by id.
+	List(ctx context.Context) ([]Record, error)
+	// SetMeta replaces a volume's Meta, atomically and durably.
+	SetMeta(ctx context.Context, id string, meta json.RawMessage) error
+	// Resize grows a volume to size bytes, durably, under an open Device
+	// too; the current size is no change, a smaller one ErrShrink.
+	Resize(ctx context.Context, id string, size int64) error
+	// Open opens a volume's device. One volume is open at most once
+	// (ErrBusy).
+	Open(ctx context.Context, id string) (Device, error)
+	// Capacity reads the pool's figures now.
+	Capacity(ctx context.Context) (Capacity, error)
+	// Close releases the pool and its lock on the place.
+	Close() error
+}
+
+// Record is what a pool remembers of a volume, beside the volume's data.
+type Record struct {
+	// ID is a canonical lower-case UUID.
+	ID string `json:"id"`
+	// Size is in bytes, a multiple of BlockSize.
+	Size int64 `json:"size"`
+	// BlockSize is the logical block length in bytes, 512 or 4096.
+	BlockSize int `json:"blockSize"`
+	// Meta belongs to the pool's user; the pool only stores it. It may hold
+	// secrets: records are readable by their owner alone.
+	Meta json.RawMessage `json:"meta,omitempty"`
+}
+
+// Capacity is a pool's state in bytes.
+type Capacity struct {
+	// Total is what the pool could ever hold.
+	Total int64
+	// Free is what can be allocated now.
+	Free int64
+	// Promised is the sum of the volumes' sizes.
+	Promised int64
+	// Allocated is what the volumes occupy now.
+	Allocated int64
+}

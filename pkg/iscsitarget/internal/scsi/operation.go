@@ -1,0 +1,7 @@
+package scsi
+
+import "context"
+
+type operation struct {
+	execute func(context.Context, *Command, []byte) ([]byte, Status)
+}

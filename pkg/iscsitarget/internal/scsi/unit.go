@@ -1,0 +1,135 @@
+package scsi
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
+
+// UnitConfig describes a logical unit.
+type UnitConfig struct {
+	Device blockdev.Device
+	// Vendor (8 characters), Product (16) and Revision (4) go into standard
+	// INQUIRY data; longer ones are cut. Serial is VPD page 80h.
+	Vendor, Product, Revision, Serial string
+	// NAA is the designator of VPD page 83h, 0 for none.
+	NAA uint64
+	// T10ID follows the vendor in the T10 designator of VPD page 83h;
+	// empty leaves that designator out.
+	T10ID string
+	// ReadOnly refuses writes with DATA PROTECT.
+	ReadOnly bool
+	// WriteCache makes writes volatile until SYNCHRONIZE CACHE or FUA;
+	// without it every write is stable before GOOD.
+	WriteCache bool
+	// BootID is the machine boot that volatile writes are marked with.
+	// Empty stands for an id that never comes again, so that every restart
+	// counts as a power cut.
+	BootID string
+	// Logger gets what the backend did wrong; nil is silent.
+	Logger *slog.Logger
+}
+
+// Unit is a logical unit over a [blockdev.Device]. All methods may be called
+// concurrently.
+type Unit struct {
+	config     UnitConfig
+	device     blockdev.Device
+	unmapper   blockdev.Unmapper     // nil: not thin
+	zeroer     blockdev.Zeroer       // nil: zeros are written
+	nowait     blockdev.NowaitReader // nil: cannot tell
+	syncWriter blockdev.SyncWriter   // nil: write, then Sync
+	blockSize  int64
+	blocks     atomic.Int64
+	// stopped is the stopped power condition of START STOP UNIT.
+	stopped atomic.Bool
+	// descriptorSense is the control mode page's D_SENSE bit.
+	descriptorSense atomic.Bool
+	durability      *durability
+
+	mu   sync.Mutex
+	itls map[*itl]struct{}
+}
+
+// NewUnit makes a unit. It may block: a volatile mark that an earlier boot left
+// on the device becomes lost stages, durably. Close it when its commands ended.
+func NewUnit(c UnitConfig) (*Unit, error) {
+	size := int64(c.Device.BlockSize())
+	if size != 512 && size != 4096 {
+		return nil, fmt.Errorf("logical block length %d: only 512 and 4096 are possible", size)
+	}
+	c.BootID = cmp.Or(c.BootID, rand.Text())
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	u := &Unit{config: c, device: c.Device, blockSize: size, itls: map[*itl]struct{}{}}
+	u.unmapper, _ = c.Device.(blockdev.Unmapper)
+	u.zeroer, _ = c.Device.(blockdev.Zeroer)
+	u.nowait, _ = c.Device.(blockdev.NowaitReader)
+	u.syncWriter, _ = c.Device.(blockdev.SyncWriter)
+	u.blocks.Store(c.Device.Size() / size)
+	var err error
+	u.durability, err = newDurability(c.Device, c.BootID, c.Logger)
+	return u, err
+}
+
+// CapacityChanged takes over the device's size and establishes CAPACITY DATA
+// HAS CHANGED for every nexus.
+func (u *Unit) CapacityChanged() {
+	u.blocks.Store(u.device.Size() / u.blockSize)
+	u.establish(attentionCapacity)
+}
+
+// Reset is LOGICAL UNIT RESET (SAM-5 section 6.3.3): mode pages go back to
+// their saved values, the unit starts, every nexus gets a unit attention. The
+// caller has ended the unit's commands.
+func (u *Unit) Reset() {
+	u.descriptorSense.Store(false)
+	u.stopped.Store(false)
+	u.establish(attentionDeviceReset)
+}
+
+// Close makes everything stable and removes the volatile mark. It does not
+// close the Device. Volatile writes fail afterwards. An error says that
+// acknowledged writes may be lost; the stages concerned are remembered as lost.
+func (u *Unit) Close() error { return u.durability.close() }
+
+// attach makes the I_T_L nexus; it may block in making the stage durable.
+func (u *Unit) attach(n *Nexus) (*itl, error) {
+	l := &itl{nexus: n, unit: u}
+	if err := u.durability.attach(l); err != nil {
+		return nil, err
+	}
+	l.attentions.establish(attentionPowerOn)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.itls[l] = struct{}{}
+	return l, nil
+}
+
+func (u *Unit) detach(l *itl) {
+	u.durability.detach(l)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.itls, l)
+}
+
+func detachAll(itls iter.Seq[*itl]) {
+	for l := range itls {
+		l.unit.detach(l)
+	}
+}
+
+func (u *Unit) establish(a attention) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for l := range u.itls {
+		l.attentions.establish(a)
+	}
+}

@@ -1,0 +1,57 @@
+package scsi
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// attention is a unit attention condition (SAM-5 section 5.14). Lower values
+// take precedence.
+type attention uint8
+
+const (
+	attentionPowerOn attention = iota
+	attentionDeviceReset
+	attentionReportedLUNs
+	attentionCapacity
+)
+
+// attentionCodes are the additional sense codes, by attention.
+var attentionCodes = [...]uint16{
+	attentionPowerOn:      ascPowerOnOrReset,
+	attentionDeviceReset:  ascDeviceReset,
+	attentionReportedLUNs: ascReportedLUNsChanged,
+	attentionCapacity:     ascCapacityChanged,
+}
+
+// resets are the attentions that say the same thing, that state was lost: one
+// report is enough for all of them.
+const resets = 1<<attentionPowerOn | 1<<attentionDeviceReset
+
+// attentions are the pending conditions of one I_T_L nexus, a bit for each, so
+// that a condition is queued once however often it is established.
+type attentions struct{ pending atomic.Uint32 }
+
+func (a *attentions) establish(u attention) { a.pending.Or(1 << u) }
+
+func (a *attentions) clear(u attention) { a.pending.And(^uint32(1 << u)) }
+
+// take removes the pending condition of the highest precedence.
+func (a *attentions) take() (attention, bool) {
+	for {
+		old := a.pending.Load()
+		if old == 0 {
+			return 0, false
+		}
+		u := attention(bits.TrailingZeros32(old))
+		taken := uint32(1) << u
+		if taken&resets != 0 {
+			taken = resets
+		}
+		if a.pending.CompareAndSwap(old, old&^taken) {
+			return u, true
+		}
+	}
+}
+
+func (u attention) status() Status { return check(unitAttention, attentionCodes[u]) }

@@ -1,0 +1,43 @@
+// Package file is a [blockdev.Pool] in a directory: a volume is a sparse file
+// with its record beside it. It needs no privileges.
+//
+//	pool.json                  the pool's id, minted when it is first opened
+//	lock                       flock(2) for as long as the pool is open
+//	volumes/<uuid>/data        the sparse file
+//	volumes/<uuid>/record.json
+//	volumes/<uuid>/volatile.json  the VolatileMark; absent when it is zero
+//	staging/<uuid>/            a volume being made
+//	trash/<uuid>/              a volume being deleted
+//
+// # Order of events
+//
+// Every change is made so that a power cut between any two of its steps
+// leaves the volume as it was or as it was to be. Renames within one file
+// system are atomic; a name is stable after an fsync of its directory.
+//
+//   - Create: build under staging/; fsync data, record and their directory;
+//     rename into volumes/ (the volume exists from here on); fsync volumes/
+//     and staging/.
+//   - Delete: rename into trash/ (the volume is gone from here on); fsync
+//     trash/ and volumes/; remove.
+//   - A JSON file: write a temporary file beside it, fsync it, rename it over
+//     the old one, fsync the directory.
+//   - Resize: grow the file and fsync it, then replace the record, then tell
+//     the open device. The file is therefore never shorter than its record
+//     says. Open finds a longer one after a cut in between and finishes the
+//     growth: it cannot lose a byte, and the caller had no answer yet. A
+//     shorter file has lost bytes and is refused with ErrCorrupt.
+//
+// Open empties staging/ and trash/, then checks every record. A volume with a
+// record that is unreadable, of an unknown version or not true to its file is
+// refused by name with ErrCorrupt; nothing of it is changed, and the others
+// are served.
+//
+// # Limits
+//
+// The directory must belong to whoever runs the process: names are resolved
+// beneath it and no symbolic link is taken for a volume, but a hostile owner
+// of the directory itself can still exchange files while they are in use.
+// Two machines that share the directory over a network file system without
+// flock(2) are not kept apart.
+package file

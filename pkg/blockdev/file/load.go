@@ -1,0 +1,119 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
+
+// load checks every volume; only an unreadable directory fails it.
+func (p *Pool) load() error {
+	entries, err := p.disk.list(volumesDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if blockdev.ValidateID(e.Name()) != nil {
+			p.log.Warn("ignoring what is not a volume", "path", volumesDir+"/"+e.Name())
+			continue
+		}
+		p.volumes[e.Name()] = p.loadVolume(e)
+	}
+	return nil
+}
+
+func (p *Pool) loadVolume(e fs.DirEntry) *volume {
+	v := newVolume()
+	r, err := p.check(e)
+	if err != nil {
+		p.log.Error("refusing a volume", "volume", e.Name(), "error", err)
+		v.state, v.refuse = corrupt, refusal(e.Name(), err)
+		return v
+	}
+	v.state, v.record = whole, r
+	return v
+}
+
+// refusal names the volume. A missing file is damage too; what we may not, or
+// could not, read says so itself.
+func refusal(id string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w: %w", id, blockdev.ErrCorrupt, err)
+	}
+	return fmt.Errorf("volume %s: %w", id, err)
+}
+
+// check returns the record of a volume that is sound, and finishes a Resize
+// that a power cut interrupted.
+func (p *Pool) check(e fs.DirEntry) (blockdev.Record, error) {
+	id := e.Name()
+	if !e.IsDir() {
+		return blockdev.Record{}, fmt.Errorf("%s is no directory but %v: %w", volumePath(id), e.Type(), blockdev.ErrCorrupt)
+	}
+	if err := p.clean(id); err != nil {
+		return blockdev.Record{}, err
+	}
+	r, err := p.disk.readRecord(id)
+	if err != nil {
+		return blockdev.Record{}, err
+	}
+	f, err := p.disk.openRegular(dataPath(id), os.O_RDONLY)
+	if err != nil {
+		return blockdev.Record{}, err
+	}
+	defer f.Close() // nothing was written to it
+	st, err := f.Stat()
+	if err != nil {
+		return blockdev.Record{}, err
+	}
+	switch size := st.Size(); {
+	case size < r.Size:
+		return blockdev.Record{}, fmt.Errorf("%s has %d bytes, its record says %d: %w", dataPath(id), size, r.Size, blockdev.ErrCorrupt)
+	case size == r.Size:
+		return r, nil
+	}
+	return p.finishResize(f, r, st.Size())
+}
+
+// finishResize takes a file that is longer than its record for one that was
+// growing when the power went. Where it cannot finish, for want of space say,
+// the volume has its old size, and a longer file does no harm.
+func (p *Pool) finishResize(f *os.File, old blockdev.Record, size int64) (blockdev.Record, error) {
+	r := old
+	r.Size = size
+	if err := r.Validate(); err != nil {
+		return blockdev.Record{}, fmt.Errorf("%s is longer than the %d bytes of its record: %w: %v", dataPath(r.ID), old.Size, blockdev.ErrCorrupt, err)
+	}
+	log := p.log.With("volume", r.ID, "from", old.Size, "to", size)
+	err := p.disk.fsync(f, dataPath(r.ID))
+	if err == nil {
+		err = p.disk.writeRecord(r)
+	}
+	if err != nil {
+		log.Error("could not finish an interrupted resize", "error", err)
+		return old, nil
+	}
+	log.Info("finished an interrupted resize")
+	return r, nil
+}
+
+// clean removes the temporary files of an interrupted replace.
+func (p *Pool) clean(id string) error {
+	entries, err := p.disk.list(volumePath(id))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch name := volumePath(id) + "/" + e.Name(); name {
+		case recordPath(id) + temporarySuffix, volatilePath(id) + temporarySuffix:
+			p.log.Info("removing what an interrupted call left", "path", name)
+			if err := p.disk.remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

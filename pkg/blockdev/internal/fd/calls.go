@@ -1,0 +1,37 @@
+package fd
+
+import "golang.org/x/sys/unix"
+
+// Calls are the system calls that a test may want to fail.
+type Calls struct {
+	Fdatasync func(fd int) error
+	Fallocate func(fd int, mode uint32, off, n int64) error
+	// ReadNowait is preadv2 with RWF_NOWAIT.
+	ReadNowait func(fd int, p []byte, off int64) (int, error)
+	// WriteStable is pwritev2 with RWF_DSYNC.
+	WriteStable func(fd int, p []byte, off int64) (int, error)
+}
+
+func (c Calls) orKernel() Calls {
+	if c.Fdatasync == nil {
+		c.Fdatasync = unix.Fdatasync
+	}
+	if c.Fallocate == nil {
+		c.Fallocate = unix.Fallocate
+	}
+	if c.ReadNowait == nil {
+		c.ReadNowait = readNowait
+	}
+	if c.WriteStable == nil {
+		c.WriteStable = writeStable
+	}
+	return c
+}
+
+func readNowait(fd int, p []byte, off int64) (int, error) {
+	return unix.Preadv2(fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+}
+
+func writeStable(fd int, p []byte, off int64) (int, error) {
+	return unix.Pwritev2(fd, [][]byte{p}, off, unix.RWF_DSYNC)
+}

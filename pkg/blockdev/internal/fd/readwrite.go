@@ -1,0 +1,97 @@
+package fd
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"golang.org/x/sys/unix"
+)
+
+// ReadAt fills p or fails.
+func (d *Device) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.enter(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer d.life.RUnlock()
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pread(d.fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return done, d.failed("read", off, int64(len(p)), err)
+		case n == 0:
+			return done, d.errShort(off, len(p))
+		default:
+			done += n
+		}
+	}
+	return done, nil
+}
+
+// errShort is for a file that ends before the size it is known to have:
+// somebody cut it, and zeros in its place would be an invention.
+func (d *Device) errShort(off int64, n int) error {
+	return fmt.Errorf("%s: read of %d bytes at %d: the file is shorter than %d bytes: %w (%w)",
+		d.o.Name, n, off, d.Size(), blockdev.ErrCorrupt, io.ErrUnexpectedEOF)
+}
+
+// ReadAtNowait reads what is in memory. It returns the bare ErrWouldBlock, so
+// that a miss costs no allocation.
+func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
+	if err := d.enter(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer d.life.RUnlock()
+	done := 0
+	for done < len(p) {
+		if d.noNowait.Load() {
+			return done, blockdev.ErrWouldBlock
+		}
+		n, err := d.o.Calls.ReadNowait(d.fd, p[done:], off+int64(done))
+		switch err {
+		case nil:
+			if n == 0 {
+				return done, d.errShort(off, len(p))
+			}
+			done += n
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return done, blockdev.ErrWouldBlock
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			// The file system will not learn it while it is open.
+			d.noNowait.Store(true)
+		default:
+			return done, d.failed("read", off, int64(len(p)), err)
+		}
+	}
+	return done, nil
+}
+
+// WriteAt writes all of p or fails.
+func (d *Device) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.enter(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer d.life.RUnlock()
+	return d.write(p, off)
+}
+
+// write is WriteAt for a caller that has entered.
+func (d *Device) write(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pwrite(d.fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return done, d.failed("write", off, int64(len(p)), err)
+		case n == 0:
+			return done, d.failed("write", off, int64(len(p)), io.ErrShortWrite)
+		default:
+			done += n
+		}
+	}
+	return done, nil
+}

@@ -1,0 +1,245 @@
+// Package mem is a block device in the process's memory, for tests and for
+// programs that embed the target. It takes memory for what was written only,
+// and nothing of it survives Close.
+package mem
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
+
+// chunkSize is the allocation unit in bytes.
+const chunkSize = 64 << 10
+
+// Device is a sparse disk in memory. All methods may be called concurrently.
+type Device struct {
+	blockSize int
+
+	mu     sync.RWMutex
+	size   int64
+	chunks map[int64]*[chunkSize]byte // by offset / chunkSize; absent: zeros
+	mark   blockdev.VolatileMark
+	lost   error // why no Sync can be believed any more
+	fail   error // what the next Sync fails with
+	closed bool
+}
+
+var (
+	_ blockdev.Device         = (*Device)(nil)
+	_ blockdev.Unmapper       = (*Device)(nil)
+	_ blockdev.Zeroer         = (*Device)(nil)
+	_ blockdev.NowaitReader   = (*Device)(nil)
+	_ blockdev.SyncWriter     = (*Device)(nil)
+	_ blockdev.VolatileMarker = (*Device)(nil)
+)
+
+// New makes a disk of size bytes, a positive multiple of blockSize, which is
+// 512 or 4096; anything else is ErrInvalid.
+func New(size int64, blockSize int) (*Device, error) {
+	if err := checkSize(size, blockSize); err != nil {
+		return nil, err
+	}
+	return &Device{blockSize: blockSize, size: size, chunks: map[int64]*[chunkSize]byte{}}, nil
+}
+
+func checkSize(size int64, blockSize int) error {
+	if blockSize != 512 && blockSize != 4096 {
+		return fmt.Errorf("mem: block size %d is neither 512 nor 4096: %w", blockSize, blockdev.ErrInvalid)
+	}
+	if size <= 0 || size%int64(blockSize) != 0 {
+		return fmt.Errorf("mem: size %d is not a positive multiple of %d: %w", size, blockSize, blockdev.ErrInvalid)
+	}
+	return nil
+}
+
+// ReadAt fills p.
+func (d *Device) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := d.check(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	d.each(off, int64(len(p)), func(i, from, to, done int64) {
+		if c := d.chunks[i]; c != nil {
+			copy(p[done:], c[from:to])
+		} else {
+			clear(p[done : done+to-from])
+		}
+	})
+	return len(p), nil
+}
+
+// ReadAtNowait is ReadAt: memory never makes a reader wait.
+func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) { return d.ReadAt(p, off) }
+
+// WriteAt writes all of p.
+func (d *Device) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	d.each(off, int64(len(p)), func(i, from, to, done int64) {
+		copy(d.chunk(i)[from:to], p[done:])
+	})
+	return len(p), nil
+}
+
+// WriteAtSync is WriteAt, and fails as Sync would.
+func (d *Device) WriteAtSync(p []byte, off int64) error {
+	if _, err := d.WriteAt(p, off); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+// Unmap gives whole chunks back and zeroes parts of chunks.
+func (d *Device) Unmap(off, n int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(off, n); err != nil {
+		return err
+	}
+	// Going through the chunks that exist keeps an unmap of a huge disk
+	// as cheap as what was written to it.
+	for i, c := range d.chunks {
+		from, to := max(off-i*chunkSize, 0), min(off+n-i*chunkSize, chunkSize)
+		switch {
+		case from >= to:
+		case from == 0 && to == chunkSize:
+			delete(d.chunks, i)
+		default:
+			clear(c[from:to])
+		}
+	}
+	return nil
+}
+
+// UnmapGranularity is the allocation unit in bytes.
+func (d *Device) UnmapGranularity() int64 { return chunkSize }
+
+// WriteZeroes makes the range read as zeros and allocates it.
+func (d *Device) WriteZeroes(off, n int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(off, n); err != nil {
+		return err
+	}
+	d.each(off, n, func(i, from, to, _ int64) { clear(d.chunk(i)[from:to]) })
+	return nil
+}
+
+// Sync succeeds unless FailSync was called.
+func (d *Device) Sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(0, 0); err != nil {
+		return err
+	}
+	if d.lost != nil {
+		return d.lost
+	}
+	if d.fail != nil {
+		d.lost = fmt.Errorf("mem: sync: %w", blockdev.ErrLostWrites)
+		return fmt.Errorf("%w: %w", d.lost, d.fail)
+	}
+	return nil
+}
+
+// FailSync makes the next Sync fail with err and every later one with
+// ErrLostWrites, as a disk that loses writes does.
+func (d *Device) FailSync(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+}
+
+// Size is in bytes.
+func (d *Device) Size() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.size
+}
+
+// BlockSize is the logical block length in bytes.
+func (d *Device) BlockSize() int { return d.blockSize }
+
+// Grow makes the disk size bytes long; less than it has is ErrShrink.
+func (d *Device) Grow(size int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := checkSize(size, d.blockSize); err != nil {
+		return err
+	}
+	if size < d.size {
+		return fmt.Errorf("mem: from %d to %d bytes: %w", d.size, size, blockdev.ErrShrink)
+	}
+	d.size = size
+	return nil
+}
+
+// VolatileMark returns the mark.
+func (d *Device) VolatileMark() (blockdev.VolatileMark, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := d.check(0, 0); err != nil {
+		return blockdev.VolatileMark{}, err
+	}
+	return d.mark.Clone(), nil
+}
+
+// SetVolatileMark replaces the mark; it is as stable as this memory.
+func (d *Device) SetVolatileMark(m blockdev.VolatileMark) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(0, 0); err != nil {
+		return err
+	}
+	d.mark = m.Clone()
+	return nil
+}
+
+// Close drops the memory; a second call is ErrClosed.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(0, 0); err != nil {
+		return err
+	}
+	d.closed, d.chunks = true, nil
+	return nil
+}
+
+// check is for a caller that holds mu.
+func (d *Device) check(off, n int64) error {
+	if d.closed {
+		return fmt.Errorf("mem: %w", blockdev.ErrClosed)
+	}
+	if err := blockdev.CheckRange(off, n, d.size); err != nil {
+		return fmt.Errorf("mem: %w", err)
+	}
+	return nil
+}
+
+// each calls f for every chunk of [off, off+n): its number, the part of it
+// that the range covers, and how many bytes of the range came before.
+func (d *Device) each(off, n int64, f func(i, from, to, done int64)) {
+	for done := int64(0); done < n; {
+		i, from := (off+done)/chunkSize, (off+done)%chunkSize
+		to := min(from+n-done, chunkSize)
+		f(i, from, to, done)
+		done += to - from
+	}
+}
+
+// chunk returns chunk i and allocates it where it is absent.
+func (d *Device) chunk(i int64) *[chunkSize]byte {
+	c := d.chunks[i]
+	if c == nil {
+		c = new([chunkSize]byte)
+		d.chunks[i] = c
+	}
+	return c
+}

@@ -26,7 +26,7 @@ const (
 	Read
 	// Write: call WriteAt for every part of [0, Length) as the data
 	// arrives, then Finish once. The parts may come in any order and
-	// concurrently.
+	// concurrently. The first status that is not GOOD is the command's.
 	Write
 )
 
@@ -46,13 +46,19 @@ type Command struct {
 	Status Status
 	Data   []byte
 
-	nexus *Nexus
-	unit  *Unit
-	op    *operation
-	cdb   [16]byte
-	// offset is where a Read or Write begins on the medium, in bytes.
-	offset int64
-	fua    bool
+	itl *itl
+	op  *operation
+	cdb [16]byte
+	// offset and span are the bytes of the medium that the CDB names. For a
+	// Read or a Write span is Length.
+	offset, span int64
+	// fua: what is read or written is on stable storage before GOOD.
+	fua bool
+	// store, verify and compare say what WriteAt does with a part: write it,
+	// read the medium back, and compare that with the part.
+	store, verify, compare bool
+	// descriptor is the sense format as of Decode.
+	descriptor bool
 }
 
 // Execute performs a command of kind Exec. params holds Length bytes, or fewer
@@ -60,5 +66,35 @@ type Command struct {
 // CDB's allocation length. A cancelled context ends a long command between two
 // steps, with status TASK ABORTED.
 func (c *Command) Execute(ctx context.Context, params []byte) ([]byte, Status) {
-	return c.op.execute(ctx, c, params)
+	if c.Kind != Exec {
+		return nil, c.inFormat(SenseInternalTargetFailure)
+	}
+	data, st := c.op.execute(ctx, *c, params)
+	return data, c.inFormat(st)
 }
+
+// ReadAt fills p from byte off of what a command of kind Read transfers. It
+// may block.
+func (c *Command) ReadAt(p []byte, off int64) Status {
+	return c.inFormat(c.readAt(p, off))
+}
+
+// ReadAtNowait is ReadAt where that needs no waiting; false says that it does,
+// or that nobody can tell, and that ReadAt is to be called.
+func (c *Command) ReadAtNowait(p []byte, off int64) (Status, bool) {
+	st, done := c.readAtNowait(p, off)
+	return c.inFormat(st), done
+}
+
+// WriteAt takes p as the bytes from off on of what a command of kind Write
+// transfers. It may block.
+func (c *Command) WriteAt(p []byte, off int64) Status {
+	return c.inFormat(c.writeAt(p, off))
+}
+
+// Finish ends a command of kind Write whose parts were all GOOD. It may block.
+func (c *Command) Finish() Status {
+	return c.inFormat(c.finish())
+}
+
+func (c *Command) inFormat(st Status) Status { return st.withFormat(c.descriptor) }

@@ -1,0 +1,164 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"strings"
+)
+
+// Limits and hints of VPD page B0h, in bytes; fields are in logical blocks.
+const (
+	maxTransferBytes     = 16 << 20
+	optimalTransferBytes = 1 << 20
+)
+
+// Designator fields of VPD page 83h (SPC-4 section 7.8.5).
+const (
+	codeSetBinary = 0x1
+	codeSetASCII  = 0x2
+	codeSetUTF8   = 0x3
+
+	designatorT10      = 0x1
+	designatorNAA      = 0x3
+	designatorPort     = 0x4 // relative target port identifier
+	designatorSCSIName = 0x8
+
+	ofLogicalUnit  = 0x00
+	ofTargetPort   = 0x90 // with PIV: the protocol identifier is valid
+	ofTargetDevice = 0xA0
+
+	protocolISCSI = 0x50
+	// maxName keeps a designator's length within its byte.
+	maxName = 248
+)
+
+// vpdPage is a page of vital product data.
+type vpdPage struct {
+	code byte
+	// offered says whether the unit has the page; nil is yes.
+	offered func(*Unit) bool
+	body    func(*itl) []byte
+}
+
+// vpdPages are all pages but 00h, which lists them, in ascending order.
+var vpdPages = []vpdPage{
+	{0x80, func(u *Unit) bool { return u.config.Serial != "" }, serialPage},
+	{0x83, nil, identificationPage},
+	{0xB0, nil, limitsPage},
+	{0xB1, nil, characteristicsPage},
+	{0xB2, (*Unit).thin, provisioningPage},
+}
+
+func (p vpdPage) in(u *Unit) bool { return p.offered == nil || p.offered(u) }
+
+// vpd answers INQUIRY with EVPD, SPC-4 section 7.8. Where no unit is, only the
+// list of pages is there, and it lists itself alone.
+func (r request) vpd(allocation uint64) Command {
+	body, ok := r.vpdBody(r.cdb[2])
+	if !ok {
+		return r.fail(invalidField(2, 7))
+	}
+	b := []byte{r.peripheral(), r.cdb[2]}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
+	return r.data(append(b, body...), allocation)
+}
+
+func (r request) vpdBody(code byte) ([]byte, bool) {
+	list := []byte{0}
+	if r.itl != nil {
+		for _, p := range vpdPages {
+			if !p.in(r.itl.unit) {
+				continue
+			}
+			if p.code == code {
+				return p.body(r.itl), true
+			}
+			list = append(list, p.code)
+		}
+	}
+	return list, code == 0
+}
+
+func serialPage(l *itl) []byte {
+	s := l.unit.config.Serial
+	b := make([]byte, min(len(s), maxName))
+	putText(b, s)
+	return b
+}
+
+// identificationPage is page 83h: the unit's names first, then those of the
+// port and of the target device that the nexus goes through.
+func identificationPage(l *itl) []byte {
+	var b []byte
+	c := l.unit.config
+	if c.NAA != 0 {
+		naa := binary.BigEndian.AppendUint64(nil, c.NAA)
+		b = appendDesignator(b, codeSetBinary, ofLogicalUnit|designatorNAA, naa)
+	}
+	if c.T10ID != "" {
+		id := make([]byte, 8+min(len(c.T10ID), maxName-8))
+		putText(id[:8], c.Vendor)
+		putText(id[8:], c.T10ID)
+		b = appendDesignator(b, codeSetASCII, ofLogicalUnit|designatorT10, id)
+	}
+	n := l.nexus.config
+	if n.TPGT != 0 {
+		port := []byte{0, 0, byte(n.TPGT >> 8), byte(n.TPGT)}
+		b = appendDesignator(b, protocolISCSI|codeSetBinary, ofTargetPort|designatorPort, port)
+	}
+	b = appendName(b, ofTargetPort, n.TargetPort)
+	device, _, _ := strings.Cut(n.TargetPort, ",")
+	return appendName(b, ofTargetDevice, device)
+}
+
+// appendName appends a SCSI name string designator, terminated and padded with
+// zeros to a multiple of four bytes.
+func appendName(b []byte, association byte, name string) []byte {
+	if name == "" || len(name) >= maxName {
+		return b
+	}
+	padded := make([]byte, (len(name)+4)&^3)
+	copy(padded, name)
+	return appendDesignator(b, protocolISCSI|codeSetUTF8, association|designatorSCSIName, padded)
+}
+
+func appendDesignator(b []byte, codeSet, kind byte, id []byte) []byte {
+	return append(append(b, codeSet, kind, 0, byte(len(id))), id...)
+}
+
+// limitsPage is page B0h, block limits (SBC-3 section 6.5.3).
+func limitsPage(l *itl) []byte {
+	u := l.unit
+	b := make([]byte, 60)
+	put32 := func(at int, n uint64) { binary.BigEndian.PutUint32(b[at-4:], uint32(n)) }
+	binary.BigEndian.PutUint16(b[6-4:], uint16(u.inBlocks(physicalBlockBytes)))
+	put32(8, u.inBlocks(maxTransferBytes))
+	put32(12, u.inBlocks(optimalTransferBytes))
+	binary.BigEndian.PutUint64(b[36-4:], u.inBlocks(maxWriteSameBytes))
+	if u.thin() {
+		const alignmentValid = 1 << 31
+		put32(20, u.inBlocks(maxUnmapBytes))
+		put32(24, maxUnmapDescriptors)
+		put32(28, max(u.inBlocks(u.unmapper.UnmapGranularity()), 1))
+		put32(32, alignmentValid)
+	}
+	return b
+}
+
+// characteristicsPage is page B1h. Non-rotating, as a host that sorts its
+// requests for a disk arm does no good at the end of a network.
+func characteristicsPage(*itl) []byte {
+	b := make([]byte, 60)
+	binary.BigEndian.PutUint16(b, 1)
+	return b
+}
+
+// provisioningPage is page B2h: thin, with UNMAP and both WRITE SAMEs, and
+// unmapped blocks read as zeros. There are no anchored blocks.
+func provisioningPage(*itl) []byte {
+	const (
+		lbpu, lbpws, lbpws10 = 1 << 7, 1 << 6, 1 << 5
+		lbprz                = 1 << 2
+		thinProvisioned      = 2
+	)
+	return []byte{0, lbpu | lbpws | lbpws10 | lbprz, thinProvisioned, 0}
+}

@@ -1,5 +1,6 @@
-// Command guest is the lab's agent: it runs on every machine of the lab and
-// does there what the harness asks for over the control network.
+// Command guest is what the lab runs in a guest: as PID 1 it brings the guest
+// up, and then, as a second process, it is the agent that does what the
+// harness asks for over the control network.
 package main
 
 import (
@@ -13,6 +14,9 @@ import (
 )
 
 func main() {
+	if os.Getpid() == 1 {
+		initMain()
+	}
 	listen := flag.String("listen", "", "`address` to serve on (TCP)")
 	announce := flag.String("announce", "", "`address` to connect to once serving: tells the harness that this machine is up")
 	cgroups := flag.String("cgroups", "", "cgroup v2 `directory` for background processes")

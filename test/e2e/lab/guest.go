@@ -121,7 +121,7 @@ func (g *Guest) PowerOn(ctx context.Context) error {
 		return err
 	}
 	g.power = p
-	g.Client = &agent.Client{Connect: connectTo(fmt.Sprintf("%s:%d", controlOf(g.index), agentPort), p.life)}
+	g.Client = &agent.Client{Connect: connectTo(p.life, fmt.Sprintf("%s:%d", controlOf(g.index), agentPort))}
 	select {
 	case <-up:
 		return nil
@@ -185,22 +185,21 @@ func (g *Guest) kernelArgs() []string {
 	}
 	args := []string{
 		"mem=" + strconv.FormatInt(memory/mebibyte, 10) + "M",
-		"root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + g.lab.initPath(),
+		"root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + filepath.Join(g.lab.root, "bin", Agent),
 		"uml_dir=" + filepath.Join(g.dir(), "uml"), "umid=" + g.Name,
 		vector(0, storageTap(g.index), 0x77, g.index), vector(1, controlTap(g.index), 0x78, g.index),
 		"con=null", "con0=null,fd:1", "quiet", "panic=-1",
+		"pty.legacy_count=0", // making 256 of them would cost 0.9 s
 		"LAB_RUN=" + g.lab.dir, "LAB_BIN=" + filepath.Join(g.lab.root, "bin"), "LAB_NAME=" + g.Name,
 		"LAB_INDEX=" + strconv.Itoa(g.index), "LAB_ANNOUNCE=" + g.lab.bell.Addr().String(),
 	}
-	state := "memory"
 	if g.cfg.State > 0 {
-		state = "disk"
-		args = append(args, "ubd0="+g.diskPath(0))
+		args = append(args, "ubd0="+g.diskPath(0), "LAB_STATE=/dev/ubda")
 	}
 	for i := range g.cfg.Disks {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, g.diskPath(i+1)))
 	}
-	return append(args, "LAB_STATE="+state)
+	return args
 }
 
 func vector(device int, tap string, net, index int) string {

@@ -11,12 +11,7 @@ import (
 	"sync"
 
 	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
-
-	_ "embed" // the guests' init
 )
-
-//go:embed init.sh
-var initScript []byte
 
 // Config of a lab.
 type Config struct {
@@ -47,7 +42,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, errors.New("lab.New outside lab.Main")
 	}
 	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), server: &agent.Server{}, waiting: map[string]chan struct{}{}}
-	if err := l.prepareDir(); err != nil {
+	if err := os.MkdirAll(filepath.Join(l.dir, "outside"), 0o755); err != nil {
 		return nil, err
 	}
 	if err := makeBridges(); err != nil {
@@ -61,15 +56,6 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	return l, nil
 }
 
-func (l *Lab) prepareDir() error {
-	if err := os.MkdirAll(filepath.Join(l.dir, "outside"), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(l.initPath(), initScript, 0o755)
-}
-
-func (l *Lab) initPath() string { return filepath.Join(l.dir, "init.sh") }
-
 // Dir is the lab's directory on the machine, one subdirectory per guest with
 // its console and logs, and "outside".
 func (l *Lab) Dir() string { return l.dir }
@@ -82,7 +68,7 @@ func (l *Lab) serve(life context.Context) error {
 	}
 	l.tasks.Go(func() { _ = l.server.Serve(life, listener) })
 	l.Outside = &Machine{
-		Client:  &agent.Client{Connect: connectTo(controlAddress+":7000", life)},
+		Client:  &agent.Client{Connect: connectTo(life, controlAddress+":7000")},
 		Name:    "outside",
 		Storage: storageAddress,
 		bin:     filepath.Join(l.root, "bin"),
@@ -97,7 +83,7 @@ func (l *Lab) serve(life context.Context) error {
 
 // connectTo dials an agent; its connections break when life ends, since a
 // machine without power sends no reset.
-func connectTo(address string, life context.Context) func(context.Context) (net.Conn, error) {
+func connectTo(life context.Context, address string) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })

@@ -66,14 +66,14 @@ func (r *run) close(success bool) {
 func prune(dir string) {
 	_ = os.RemoveAll(filepath.Join(dir, "bin"))
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
+		if err != nil {
+			return err
 		}
 		info, err := d.Info()
-		if err == nil && (info.Size() > keptSize || !info.Mode().IsRegular()) {
-			_ = os.Remove(path)
+		if err == nil && !d.IsDir() && (info.Size() > keptSize || !info.Mode().IsRegular()) {
+			err = os.Remove(path)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -1,0 +1,42 @@
+# make help lists the targets.
+SHELL := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 10s
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test unit e2e lint fuzz lab clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps:
+	@hack/install-deps
+
+build: ## static bin/csi-ietd
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X github.com/csi-ietd/csi-ietd/cmd/csi-ietd/command.version=$(VERSION)' -o bin/csi-ietd ./cmd/csi-ietd
+
+demo: deps ## a volume's whole life on real kernels, step by step (root)
+	@go run ./test/e2e/demo
+
+test: unit e2e ## unit tests with the race detector, then the lab's (root)
+
+unit: deps
+	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/...
+
+# One package has one lab; the lab's tests boot real kernels, so the race
+# detector would only slow the harness.
+e2e: deps
+	go test -count=1 -timeout 15m -v ./test/e2e
+
+lint: deps ## formatting, static checks, import rules, shell scripts
+	hack/golangci-lint run
+	hack/lint
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	hack/fuzz $(FUZZTIME)
+
+lab: deps ## a shell in a guest with the target and the node plugin running (root)
+	@go run ./test/e2e/demo -shell
+
+clean: ## remove what was built
+	rm -rf bin

@@ -76,11 +76,11 @@ func (r request) transfer(k Kind, d Direction, lba, blocks uint64) Command {
 	return c
 }
 
-// checkRange refuses blocks beyond the end, and a first block that is not
-// there even where no block follows.
+// checkRange refuses blocks beyond the end. No blocks at the end, not beyond it,
+// is no error.
 func (u *Unit) checkRange(lba, blocks uint64) Status {
 	end := uint64(u.blocks.Load())
-	if lba >= end || blocks > end-lba {
+	if lba > end || blocks > end-lba {
 		return check(illegalRequest, ascLBAOutOfRange)
 	}
 	return StatusGood

@@ -8,7 +8,7 @@ import (
 // Limits on UNMAP, as VPD page B0h advertises them.
 const (
 	maxUnmapDescriptors = 256
-	maxUnmapBytes       = 1 << 30
+	maxUnmapBytes       = 512 << 20
 )
 
 const (

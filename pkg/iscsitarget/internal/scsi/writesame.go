@@ -35,7 +35,7 @@ func (r request) writeSame(noData bool) Command {
 		return r.fail(st)
 	}
 	lba, blocks := r.extent()
-	if st := u.checkRange(lba, blocks); st.code != Good {
+	if st := u.checkRange(lba, max(blocks, 1)); st.code != Good {
 		return r.fail(st)
 	}
 	if blocks == 0 {

@@ -11,9 +11,17 @@
 package iscsitarget
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/login"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
 )
 
 // TargetConfig describes a target node to add.
@@ -85,4 +93,261 @@ type ConnectionStatus struct {
 	CID                      uint16
 	Remote, Local            string
 	HeaderDigest, DataDigest bool
+}
+
+// Target is a target node: logical units and who may use them.
+type Target struct {
+	server      *Server
+	name, alias string
+	maxSessions int
+	units       *scsi.Inventory
+
+	mu      sync.Mutex
+	luns    map[uint16]*scsi.Unit
+	grants  []*Grant
+	seats   map[*seat]struct{}
+	removed bool
+	work    map[string]*work // fences and the removal, under way
+}
+
+func newTarget(s *Server, name string, cfg TargetConfig) *Target {
+	return &Target{
+		server: s, name: name, alias: cfg.Alias, maxSessions: cfg.MaxSessions,
+		units: scsi.NewInventory(), luns: map[uint16]*scsi.Unit{},
+		seats: map[*seat]struct{}{}, work: map[string]*work{},
+	}
+}
+
+// Name is the target's iSCSI name, in lower case.
+func (t *Target) Name() string { return t.name }
+
+// AddLUN adds a logical unit, 0 to 16383. Sessions learn of it by a unit
+// attention.
+func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
+	u, err := scsi.NewUnit(scsi.UnitConfig{
+		Device: cfg.Device, Vendor: cfg.Vendor, Product: cfg.Product, Revision: cfg.Revision, Serial: cfg.Serial,
+		NAA: cfg.NAA, T10ID: cfg.T10ID, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
+		BootID: t.server.opts.BootID, Logger: t.server.log.With("target", t.name, "lun", lun),
+	})
+	if err != nil {
+		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return fmt.Errorf("%s: %w", t.name, ErrTargetRemoved)
+	}
+	if err := t.units.Add(lun, u); err != nil {
+		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
+	}
+	t.luns[lun] = u
+	return nil
+}
+
+// CapacityChanged tells initiators that a unit's Device has grown.
+func (t *Target) CapacityChanged(lun uint16) {
+	t.mu.Lock()
+	u := t.luns[lun]
+	t.mu.Unlock()
+	if u != nil {
+		u.CapacityChanged()
+	}
+}
+
+// Units implements session.Host.
+func (t *Target) Units() []*scsi.Unit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]*scsi.Unit, 0, len(t.luns))
+	for _, u := range t.luns {
+		all = append(all, u)
+	}
+	return all
+}
+
+// Peers implements session.Host.
+func (t *Target) Peers() []*session.Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []*session.Session
+	for seat := range t.seats {
+		if peer := seat.session.Load(); peer != nil {
+			all = append(all, peer)
+		}
+	}
+	return all
+}
+
+// Permit adds a grant, or replaces the one of the same initiator and user. A
+// replaced grant ends no session.
+func (t *Target) Permit(g Grant) error {
+	g.Initiator = strings.ToLower(g.Initiator)
+	if g.Initiator != "" && !login.ValidName(g.Initiator) {
+		return fmt.Errorf("initiator name %q: %w", g.Initiator, ErrInvalid)
+	}
+	if c := g.CHAP; c != nil {
+		if c.User == "" || c.Secret == "" {
+			return fmt.Errorf("CHAP of %q needs a user and a secret: %w", g.Initiator, ErrInvalid)
+		}
+		if c.Secret == c.MutualSecret {
+			return fmt.Errorf("CHAP user %q: the secrets of the two directions must differ: %w", c.User, ErrInvalid)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return fmt.Errorf("%s: %w", t.name, ErrTargetRemoved)
+	}
+	for i, old := range t.grants {
+		if old.Initiator == g.Initiator && old.user() == g.user() {
+			t.grants[i] = &g
+			return nil
+		}
+	}
+	t.grants = append(t.grants, &g)
+	return nil
+}
+
+func (g *Grant) user() string {
+	if g.CHAP == nil {
+		return ""
+	}
+	return g.CHAP.User
+}
+
+// grantsOf returns the grants that an initiator may log in by.
+func (t *Target) grantsOf(initiator string) (out []*Grant) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed {
+		return nil
+	}
+	for _, g := range t.grants {
+		if g.Initiator == "" || g.Initiator == initiator {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// holds says whether a grant that a login rests on still stands. t.mu is held.
+func (t *Target) holds(g *Grant) bool {
+	for _, have := range t.grants {
+		if have == g {
+			return g != nil
+		}
+	}
+	return false
+}
+
+// work is a fence or a removal that goes on though its caller has given up.
+type work struct {
+	done chan struct{}
+	err  error
+}
+
+// Revoke is the fence: it returns nil only when the initiator has no grant, no
+// login under way, no session, and no command of it whose system call has not
+// returned, and what it wrote is on stable storage. When ctx ends first, the
+// initiator can log in no more, the work goes on, and Revoke may be called
+// again. An initiator that has no grant is no error.
+func (t *Target) Revoke(ctx context.Context, initiator string) error {
+	initiator = strings.ToLower(initiator)
+	return t.join(ctx, "fence "+initiator, func() error {
+		t.mu.Lock()
+		kept := t.grants[:0:0]
+		for _, g := range t.grants {
+			if g.Initiator != initiator {
+				kept = append(kept, g)
+			}
+		}
+		t.grants = kept
+		t.mu.Unlock()
+		t.clear(func(s *seat) bool { return s.initiator == initiator })
+		if err := t.units.Forget(initiator); err != nil {
+			return fmt.Errorf("fence of %s at %s: %w", initiator, t.name, err)
+		}
+		return nil
+	})
+}
+
+// clear closes the connections of seats and waits until they are left.
+func (t *Target) clear(match func(*seat) bool) {
+	var leaving []*seat
+	t.mu.Lock()
+	for s := range t.seats {
+		if match(s) {
+			leaving = append(leaving, s)
+			_ = s.conn.Close()
+		}
+	}
+	t.mu.Unlock()
+	for _, s := range leaving {
+		<-s.done
+	}
+}
+
+// join runs do under a key, or waits for the run that is under way. The
+// goroutine is the server's: Shutdown waits for it.
+func (t *Target) join(ctx context.Context, key string, do func() error) error {
+	t.mu.Lock()
+	w := t.work[key]
+	if w == nil {
+		w = &work{done: make(chan struct{})}
+		if !t.server.goes(func() { t.run(key, w, do) }) {
+			t.mu.Unlock()
+			return ErrServerClosed
+		}
+		t.work[key] = w
+	}
+	t.mu.Unlock()
+	select {
+	case <-w.done:
+		return w.err
+	case <-ctx.Done():
+		return fmt.Errorf("%s: I/O still under way: %w", key, ctx.Err())
+	}
+}
+
+func (t *Target) run(key string, w *work, do func() error) {
+	w.err = do()
+	t.mu.Lock()
+	delete(t.work, key)
+	t.mu.Unlock()
+	close(w.done)
+}
+
+// remove ends everything at the target, then calls gone.
+func (t *Target) remove(ctx context.Context, gone func()) error {
+	t.mu.Lock()
+	t.removed = true
+	t.mu.Unlock()
+	return t.join(ctx, "removal", func() error {
+		t.clear(func(*seat) bool { return true })
+		if err := t.flush(); err != nil {
+			return err
+		}
+		gone()
+		return nil
+	})
+}
+
+// flush closes the units: what was written is on stable storage, or the error
+// says that it may not be.
+func (t *Target) flush() error {
+	t.mu.Lock()
+	luns := t.luns
+	t.luns = map[uint16]*scsi.Unit{}
+	t.mu.Unlock()
+	var errs []error
+	for lun := range luns {
+		u := t.units.Remove(lun)
+		if u == nil {
+			continue
+		}
+		if err := u.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("flush of %s LUN %d: %w", t.name, lun, err))
+		}
+	}
+	return errors.Join(errs...)
 }

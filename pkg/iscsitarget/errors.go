@@ -1,0 +1,17 @@
+package iscsitarget
+
+import "errors"
+
+// What Server and Target fail with; test with errors.Is.
+var (
+	// ErrTargetExists: a target of that name was added before.
+	ErrTargetExists = errors.New("target exists")
+	// ErrTargetNotFound: no target has that name.
+	ErrTargetNotFound = errors.New("target not found")
+	// ErrTargetRemoved: the target is being, or was, removed.
+	ErrTargetRemoved = errors.New("target was removed")
+	// ErrInvalid: a name or value that the target cannot have.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrServerClosed: Shutdown was called.
+	ErrServerClosed = errors.New("iSCSI server is closed")
+)

@@ -1,0 +1,120 @@
+package session
+
+import (
+	"sync"
+)
+
+// bufferClasses are the sizes in bytes that buffers come in; the last one is
+// the longest burst or data segment that a task ever holds at once.
+var bufferClasses = [...]int{4 << 10, 16 << 10, 64 << 10, 256 << 10}
+
+// maxBuffer is the length of the largest buffer in bytes.
+const maxBuffer = 256 << 10
+
+var bufferPools [len(bufferClasses)]sync.Pool
+
+// Budget bounds the memory of data in flight for a whole process. Each session
+// draws on it through an account of its own, so that one of them cannot take
+// it all.
+type Budget struct {
+	mu    sync.Mutex
+	freed *sync.Cond
+	limit int // bytes
+	used  int
+}
+
+// NewBudget makes a budget of limit bytes.
+func NewBudget(limit int) *Budget {
+	b := &Budget{limit: limit}
+	b.freed = sync.NewCond(&b.mu)
+	return b
+}
+
+// Used is what is out now, in bytes.
+func (b *Budget) Used() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// account is one session's part of a Budget.
+type account struct {
+	budget *Budget
+	limit  int
+	used   int  // guarded by budget.mu
+	closed bool // guarded by budget.mu
+}
+
+// buffer is memory on a budget. Free it exactly once.
+type buffer struct {
+	b       []byte
+	class   int
+	account *account
+}
+
+// get waits until n bytes (maxBuffer at most) are within the budget; it returns
+// nil once the account is closed.
+func (a *account) get(n int) *buffer { return a.take(n, true) }
+
+// tryGet returns nil where get would wait.
+func (a *account) tryGet(n int) *buffer { return a.take(n, false) }
+
+func (a *account) take(n int, wait bool) *buffer {
+	class := classOf(n)
+	size := bufferClasses[class]
+	a.budget.mu.Lock()
+	for !a.closed && (a.used+size > a.limit || a.budget.used+size > a.budget.limit) {
+		if !wait {
+			a.budget.mu.Unlock()
+			return nil
+		}
+		a.budget.freed.Wait()
+	}
+	if a.closed {
+		a.budget.mu.Unlock()
+		return nil
+	}
+	a.used += size
+	a.budget.used += size
+	a.budget.mu.Unlock()
+	buf, _ := bufferPools[class].Get().(*buffer)
+	if buf == nil {
+		buf = &buffer{b: make([]byte, size), class: class}
+	}
+	buf.account, buf.b = a, buf.b[:n]
+	return buf
+}
+
+// close wakes whoever waits for memory of this account; buffers that are out
+// are still to be freed.
+func (a *account) close() {
+	a.budget.mu.Lock()
+	a.closed = true
+	a.budget.mu.Unlock()
+	a.budget.freed.Broadcast()
+}
+
+func (b *buffer) free() {
+	if b == nil {
+		return
+	}
+	a := b.account
+	b.account = nil
+	size := bufferClasses[b.class]
+	b.b = b.b[:size]
+	bufferPools[b.class].Put(b)
+	a.budget.mu.Lock()
+	a.used -= size
+	a.budget.used -= size
+	a.budget.mu.Unlock()
+	a.budget.freed.Broadcast()
+}
+
+func classOf(n int) int {
+	for i, size := range bufferClasses {
+		if n <= size {
+			return i
+		}
+	}
+	panic("session: buffer longer than maxBuffer")
+}

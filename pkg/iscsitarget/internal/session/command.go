@@ -1,0 +1,121 @@
+package session
+
+import (
+	"context"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
+
+// scsiCommand starts a SCSI command (RFC 7143 section 11.3).
+func (s *Session) scsiCommand(p *pdu.PDU) error {
+	req := pdu.ParseSCSICommand(&p.BHS)
+	t := &task{s: s, itt: req.ITT, lun: req.LUN, immediate: req.Immediate, ctx: context.Background()}
+	switch {
+	case req.Read && req.Write:
+		return s.rejectNumbered(pdu.RejectNotSupported, p) // bidirectional
+	case req.Read:
+		t.expectIn = req.ExpectedLength
+	case req.Write:
+		t.expectOut = req.ExpectedLength
+	}
+	if req.Immediate && s.immediateFull() {
+		return s.reject(pdu.RejectImmediate, p)
+	}
+	if s.tagInUse(req.ITT) {
+		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
+	}
+	s.stats.Commands.Add(1)
+	t.decode(req, p)
+	s.add(t)
+	t.expectData(req, p.Data)
+	return nil
+}
+
+func (s *Session) immediateFull() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.immediate >= immediateDepth
+}
+
+// decode asks the SCSI layer what the command is. A CDB longer than 16 bytes
+// comes in an additional header segment.
+func (t *task) decode(req pdu.SCSICommand, p *pdu.PDU) {
+	cdb := req.CDB[:]
+	if len(p.AHS) > 0 {
+		cdb = append(append(make([]byte, 0, 16+len(p.AHS)), cdb...), extendedCDB(p.AHS)...)
+	}
+	t.cmd = t.s.nexus.Decode(req.LUN, cdb)
+	if t.cmd.Kind == scsi.Exec {
+		t.ctx, t.cancel = context.WithCancel(t.s.ctx)
+	}
+}
+
+// extendedCDB returns the rest of the CDB from an AHS of type 1 (RFC 7143
+// section 11.2.2.3), nil where there is none or its lengths do not fit.
+func extendedCDB(ahs []byte) []byte {
+	for len(ahs) >= 4 {
+		n := int(ahs[0])<<8 | int(ahs[1])
+		if n < 1 || 3+n > len(ahs) {
+			return nil
+		}
+		if ahs[2]&0x3f == 1 {
+			return ahs[4 : 3+n]
+		}
+		ahs = ahs[min((3+n+3)&^3, len(ahs)):]
+	}
+	return nil
+}
+
+// proceed goes on with a command whose Data-Out, if any, is in. The caller
+// holds the task's last call; onReader says that it must not wait.
+func (t *task) proceed(onReader bool) {
+	t.s.mu.Lock()
+	st := t.status
+	t.s.mu.Unlock()
+	switch {
+	case bad(st):
+		t.respond(st, pdu.ResidualOf(0, t.expected()))
+	case t.cmd.Kind == scsi.Done:
+		t.deliver(t.cmd.Data, t.cmd.Status)
+	case t.cmd.Kind == scsi.Read && t.toSend() == 0:
+		t.conclude(scsi.StatusGood)
+	case t.cmd.Kind == scsi.Read && onReader && t.readInPlace():
+	case onReader:
+		t.s.workers.submit(op{t: t, call: proceedOp})
+	case t.cmd.Kind == scsi.Read:
+		t.readOut()
+	case t.cmd.Kind == scsi.Write:
+		t.conclude(t.cmd.Finish())
+	default:
+		t.execute()
+	}
+}
+
+func proceedOp(o op) { o.t.proceed(false) }
+
+// expected is what the initiator expects to be moved, in bytes.
+func (t *task) expected() uint32 { return t.expectIn + t.expectOut }
+
+// conclude ends a command that moved all that its CDB asked for, or failed.
+func (t *task) conclude(st scsi.Status) {
+	moved := t.cmd.Length
+	if bad(st) {
+		moved = 0
+	}
+	t.respond(st, pdu.ResidualOf(moved, t.expected()))
+}
+
+// execute runs a command that is no plain transfer.
+func (t *task) execute() {
+	if t.isAborted() {
+		t.s.end(t, nil)
+		return
+	}
+	data, st := t.cmd.Execute(t.ctx, t.out.params())
+	if t.cmd.Dir == scsi.DataOut || bad(st) {
+		t.conclude(st)
+		return
+	}
+	t.deliver(data, st)
+}

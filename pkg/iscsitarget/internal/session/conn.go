@@ -1,0 +1,154 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+)
+
+// handlers has one entry a request opcode. An error ends the session.
+var handlers = [64]func(*Session, *pdu.PDU) error{
+	pdu.OpNopOut:         (*Session).nopOut,
+	pdu.OpSCSICommand:    (*Session).scsiCommand,
+	pdu.OpTaskManagement: (*Session).taskManagement,
+	pdu.OpTextRequest:    (*Session).textRequest,
+	pdu.OpDataOut:        (*Session).dataOut,
+	pdu.OpLogoutRequest:  (*Session).logout,
+}
+
+// inDiscovery are the requests of a discovery session (RFC 7143 section 4.3).
+var inDiscovery = [64]bool{pdu.OpNopOut: true, pdu.OpTextRequest: true, pdu.OpLogoutRequest: true}
+
+// read takes PDUs off the connection until it ends.
+func (s *Session) read() error {
+	for {
+		p, err := s.next()
+		if err != nil {
+			return err
+		}
+		if err := s.receive(&p); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for a PDU; when the initiator is silent for too long it is asked
+// for a sign of life, and given up if it gives none.
+func (s *Session) next() (pdu.PDU, error) {
+	for {
+		if s.cfg.NopInterval > 0 && !s.reader.Buffered() {
+			wait := s.cfg.NopInterval
+			if s.pinged {
+				wait = s.cfg.NopTimeout
+			}
+			if err := s.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+				return pdu.PDU{}, err
+			}
+		}
+		p, err := s.reader.Next()
+		switch {
+		case err == nil:
+			s.pinged = false
+			return p, nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return p, err
+		case s.pinged:
+			return p, fmt.Errorf("%w: no answer to NOP-In for %v", ErrPeerGone, s.cfg.NopTimeout)
+		}
+		s.ping()
+	}
+}
+
+// receive handles one PDU. Requests that are numbered wait for their turn.
+func (s *Session) receive(p *pdu.PDU) error {
+	op := p.BHS.Opcode()
+	handle := handlers[op]
+	switch {
+	case handle == nil || s.Discovery && !inDiscovery[op]:
+		return s.refuse(p)
+	case op == pdu.OpDataOut || p.BHS.Immediate():
+		return handle(s, p)
+	case op == pdu.OpNopOut && p.BHS.ITT() == pdu.NoTag:
+		return s.reject(pdu.RejectProtocolError, p)
+	}
+	switch s.window.classify(p.BHS.CmdSN()) {
+	case outside:
+		return nil // RFC 7143 section 4.2.2.1: silently ignored
+	case early:
+		return s.hold(p)
+	}
+	return s.inTurn(p)
+}
+
+// inTurn handles the request that is next, and those that waited for it.
+func (s *Session) inTurn(p *pdu.PDU) error {
+	for p != nil {
+		s.window.accept()
+		if err := handlers[p.BHS.Opcode()](s, p); err != nil {
+			return err
+		}
+		if len(s.early) == 0 {
+			return nil
+		}
+		exp, _ := s.window.advertised()
+		if p = s.early[exp]; p != nil {
+			delete(s.early, exp)
+			s.earlyBytes -= len(p.Data)
+		}
+	}
+	return nil
+}
+
+// earlyLimit bounds the data of requests that came before their turn, in bytes.
+const earlyLimit = 1 << 20
+
+// hold keeps a copy of a request that came before its turn. The window bounds
+// their number; over one ordered connection there are none but by an
+// initiator's mistake.
+func (s *Session) hold(p *pdu.PDU) error {
+	s.earlyBytes += len(p.Data)
+	if s.earlyBytes > earlyLimit {
+		return fmt.Errorf("%w: more than %d bytes came before their turn", ErrProtocol, earlyLimit)
+	}
+	s.early[p.BHS.CmdSN()] = &pdu.PDU{BHS: p.BHS, AHS: slices.Clone(p.AHS), Data: slices.Clone(p.Data)}
+	return nil
+}
+
+// refuse answers a PDU that has no place in this session.
+func (s *Session) refuse(p *pdu.PDU) error {
+	reason := byte(pdu.RejectNotSupported)
+	if p.BHS.Opcode() == pdu.OpLoginRequest || s.Discovery {
+		reason = pdu.RejectProtocolError
+	}
+	if err := s.reject(reason, p); err != nil {
+		return err
+	}
+	if reason == pdu.RejectProtocolError {
+		return fmt.Errorf("%w: opcode %#02x in full-feature phase", ErrProtocol, byte(p.BHS.Opcode()))
+	}
+	return nil
+}
+
+// reject sends a Reject with the header that it is about.
+func (s *Session) reject(reason byte, p *pdu.PDU) error {
+	s.log.Debug("PDU rejected", "reason", reason, "opcode", byte(p.BHS.Opcode()))
+	s.outbox.send(pdu.Reject{Reason: reason}.Header(), slices.Clone(p.BHS[:]), nil, takesStatSN)
+	return nil
+}
+
+// rejectNumbered rejects a request whose turn was used up by it.
+func (s *Session) rejectNumbered(reason byte, p *pdu.PDU) error {
+	s.settle(p)
+	return s.reject(reason, p)
+}
+
+// settle gives back the place in the window of a request that has ended.
+func (s *Session) settle(p *pdu.PDU) {
+	if !p.BHS.Immediate() {
+		s.window.release()
+	}
+}

@@ -1,0 +1,180 @@
+package session
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+)
+
+const (
+	// outboxLimit is how many bytes wait for the socket before senders do.
+	outboxLimit = 1 << 20
+	// writeBatch bounds the PDUs of one vectored write.
+	writeBatch = 256
+)
+
+var padding [3]byte
+
+// outgoing is a PDU on its way: buf, which data lies in, is freed once it is
+// written or dropped.
+type outgoing struct {
+	header pdu.BHS
+	data   []byte
+	buf    *buffer
+}
+
+// sequence says what a PDU does to StatSN (RFC 7143 section 4.2.2.2).
+type sequence uint8
+
+const (
+	// noStatSN: the field is reserved, as in a Data-In without status.
+	noStatSN sequence = iota
+	// nextStatSN: the field holds the next StatSN, which stays the next.
+	nextStatSN
+	// takesStatSN: the PDU carries status and advances StatSN.
+	takesStatSN
+)
+
+// outbox is a connection's send queue: any goroutine puts PDUs in, run alone
+// writes them, as many in one vectored write as are there.
+type outbox struct {
+	conn    net.Conn
+	window  *window
+	timeout time.Duration
+
+	mu     sync.Mutex
+	change *sync.Cond
+	queue  []outgoing
+	spare  []outgoing
+	bytes  int
+	statSN uint32
+	closed bool
+	drain  bool // run ends when the queue is empty
+}
+
+func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration) *outbox {
+	o := &outbox{conn: conn, window: w, statSN: statSN, timeout: timeout}
+	o.change = sync.NewCond(&o.mu)
+	return o
+}
+
+// send queues a PDU and waits while too much is queued already. It takes over
+// buf. After the connection has failed it drops the PDU.
+func (o *outbox) send(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
+	h.SetDataLen(len(data))
+	o.mu.Lock()
+	for !o.closed && o.bytes >= outboxLimit {
+		o.change.Wait()
+	}
+	if o.closed {
+		o.mu.Unlock()
+		buf.free()
+		return
+	}
+	if seq != noStatSN {
+		h.SetStatSN(o.statSN)
+	}
+	if seq == takesStatSN {
+		o.statSN++
+	}
+	o.queue = append(o.queue, outgoing{h, data, buf})
+	o.bytes += pdu.BHSLen + len(data)
+	o.mu.Unlock()
+	o.change.Broadcast()
+}
+
+// run writes what is queued until the outbox is closed, or drained and empty.
+// It returns the error that ended it.
+func (o *outbox) run() error {
+	var vec net.Buffers
+	for {
+		batch := o.take()
+		if batch == nil {
+			return nil
+		}
+		err := o.write(batch, &vec)
+		for i := range batch {
+			batch[i].buf.free()
+			batch[i] = outgoing{}
+		}
+		if err != nil {
+			o.close()
+			return err
+		}
+		o.giveBack(batch)
+	}
+}
+
+// take waits for PDUs and takes all of them; nil means the end.
+func (o *outbox) take() []outgoing {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) == 0 && !o.closed && !o.drain {
+		o.change.Wait()
+	}
+	if o.closed || len(o.queue) == 0 {
+		return nil
+	}
+	batch := o.queue
+	o.queue, o.spare = o.spare[:0], nil
+	o.bytes = 0
+	o.change.Broadcast()
+	return batch
+}
+
+func (o *outbox) giveBack(batch []outgoing) {
+	o.mu.Lock()
+	o.spare = batch[:0]
+	o.mu.Unlock()
+}
+
+func (o *outbox) write(batch []outgoing, vec *net.Buffers) error {
+	for len(batch) > 0 {
+		n := min(len(batch), writeBatch)
+		*vec = (*vec)[:0]
+		for i := range batch[:n] {
+			p := &batch[i]
+			// The window is read as late as can be: it only ever opens.
+			p.header.SetWindow(o.window.advertised())
+			*vec = append(*vec, p.header[:])
+			if len(p.data) > 0 {
+				*vec = append(*vec, p.data)
+			}
+			if pad := pdu.Pad(len(p.data)); pad > 0 {
+				*vec = append(*vec, padding[:pad])
+			}
+		}
+		if err := o.conn.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
+			return err
+		}
+		v := *vec // WriteTo consumes its receiver
+		if _, err := v.WriteTo(o.conn); err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// finish lets run end once everything queued is written.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	o.drain = true
+	o.mu.Unlock()
+	o.change.Broadcast()
+}
+
+// close drops what is queued and wakes everybody.
+func (o *outbox) close() {
+	o.mu.Lock()
+	o.closed = true
+	queue := o.queue
+	o.queue = nil
+	o.mu.Unlock()
+	o.change.Broadcast()
+	for i := range queue {
+		queue[i].buf.free()
+	}
+}

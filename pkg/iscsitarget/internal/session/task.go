@@ -1,0 +1,154 @@
+package session
+
+import (
+	"context"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
+
+// task is one SCSI command under way. It ends when its data has come, its calls
+// have returned and nothing is left to ask for; whoever notices that (finish
+// says so) concludes it. An aborted task ends, without a status, as soon as no
+// call of it runs any more.
+type task struct {
+	s         *Session
+	itt       uint32
+	lun       [8]byte
+	immediate bool
+	expectIn  uint32 // bytes of Data-In that the initiator expects
+	expectOut uint32 // bytes of Data-Out that it is ready to send
+	cmd       scsi.Command
+
+	// Data-In: how far the transfer is. Owned by the call that moves it.
+	sent   int64
+	dataSN uint32
+
+	// Guarded by Session.mu.
+	out       inbound
+	status    scsi.Status // the first failure, or GOOD
+	calls     int         // that work for the task: of the reader, workers, the granter
+	aborted   bool
+	answered  bool // its tag may be used again
+	gone      bool
+	abortions []*abortion
+
+	ctx    context.Context // of an Exec; Background otherwise
+	cancel context.CancelFunc
+}
+
+// tagInUse says whether a task with that tag is under way.
+func (s *Session) tagInUse(itt uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tasks[itt]
+	return t != nil && !t.answered
+}
+
+// add takes a new task in, with one call under way: the reader's.
+func (s *Session) add(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks[t.itt] = t
+	t.calls = 1
+	if t.immediate {
+		s.immediate++
+	}
+}
+
+// finish counts a call out, with its outcome. true means that the task is
+// complete but for its conclusion: the call goes on to conclude it.
+func (t *task) finish(st scsi.Status) (complete bool) {
+	t.s.mu.Lock()
+	if bad(st) {
+		t.fail(st)
+	}
+	if t.calls == 1 && !t.aborted && t.out.settled() {
+		t.s.mu.Unlock()
+		return true
+	}
+	t.calls--
+	over := t.calls == 0 && t.aborted
+	t.s.mu.Unlock()
+	if over {
+		t.s.end(t, nil)
+	}
+	return false
+}
+
+// fail remembers the first failure; no more data is asked for. Session.mu is
+// held.
+func (t *task) fail(st scsi.Status) {
+	if !bad(t.status) {
+		t.status = st
+	}
+	t.out.stopped = true
+}
+
+func bad(st scsi.Status) bool { return st.Code() != scsi.Good }
+
+func (t *task) isAborted() bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.aborted
+}
+
+// respond ends a task with a SCSI Response (RFC 7143 section 11.4).
+func (t *task) respond(st scsi.Status, residual pdu.Residual) {
+	t.s.end(t, func() {
+		h := pdu.SCSIResponse{Status: st.Code(), ITT: t.itt, ExpDataSN: t.dataSN, Residual: residual}
+		t.s.outbox.send(h.Header(), senseSegment(st), nil, takesStatSN)
+	})
+}
+
+// senseSegment is the data segment of a response: the sense data behind its
+// length (RFC 7143 section 11.4.7).
+func senseSegment(st scsi.Status) []byte {
+	b := st.AppendSense(make([]byte, 2, 64))
+	if len(b) == 2 {
+		return nil
+	}
+	b[0], b[1] = byte((len(b)-2)>>8), byte(len(b)-2)
+	return b
+}
+
+// end takes a task out of the session, sends its status unless it was aborted,
+// and tells the task management functions that wait for it: in this order. The
+// window is open before the status goes. It returns whether the status was sent.
+func (s *Session) end(t *task, status func()) bool {
+	s.mu.Lock()
+	if t.gone {
+		s.mu.Unlock()
+		return false
+	}
+	t.gone, t.answered = true, true
+	send := status != nil && !t.aborted
+	if t.immediate {
+		s.immediate--
+	}
+	if b := t.out.solicited; b != nil {
+		delete(s.bursts, b.ttt)
+	}
+	t.out.free()
+	s.mu.Unlock()
+	if t.cancel != nil {
+		t.cancel()
+	}
+	if !t.immediate {
+		s.window.release()
+	}
+	if send {
+		status()
+	}
+	s.mu.Lock()
+	if s.tasks[t.itt] == t {
+		delete(s.tasks, t.itt)
+	}
+	waiting := t.abortions
+	t.abortions = nil
+	s.mu.Unlock()
+	for _, a := range waiting {
+		a.one()
+	}
+	return send
+}

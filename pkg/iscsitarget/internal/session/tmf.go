@@ -1,0 +1,150 @@
+package session
+
+import (
+	"sync/atomic"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
+
+// abortion waits until the tasks that it aborts have ended, then runs then.
+type abortion struct {
+	left atomic.Int64
+	then func()
+}
+
+// one counts one ended task.
+func (a *abortion) one() {
+	if a.left.Add(-1) == 0 && a.then != nil {
+		a.then()
+	}
+}
+
+// abort aborts the session's tasks that match. Tasks that wait for data end at
+// once, the others with the call that is under way.
+func (s *Session) abort(a *abortion, match func(*task) bool) {
+	a.left.Add(1) // ours, so that then runs once, after all are marked
+	s.mark(a, match)
+	a.one()
+}
+
+func (s *Session) mark(a *abortion, match func(*task) bool) {
+	var idle []*task
+	s.mu.Lock()
+	for _, t := range s.tasks {
+		if !match(t) {
+			continue
+		}
+		// A task whose status is on its way is waited for too, so that
+		// the status goes before the answer to the function.
+		a.left.Add(1)
+		t.abortions = append(t.abortions, a)
+		if t.aborted || t.gone {
+			continue
+		}
+		t.aborted = true
+		t.out.stopped = true
+		if t.cancel != nil {
+			t.cancel()
+		}
+		if t.calls == 0 {
+			idle = append(idle, t)
+		}
+	}
+	s.mu.Unlock()
+	for _, t := range idle {
+		s.end(t, nil)
+	}
+}
+
+// function performs one task management function, then calls answer.
+type function func(s *Session, req pdu.TaskManagement, unit *scsi.Unit, answer func(response byte))
+
+// functions has one entry a function of RFC 7143 section 11.5.1; others are
+// answered with "not supported".
+var functions = [128]function{
+	pdu.AbortTask:        (*Session).abortTask,
+	pdu.AbortTaskSet:     (*Session).abortTaskSet,
+	pdu.ClearTaskSet:     (*Session).clearTaskSet,
+	pdu.LogicalUnitReset: (*Session).logicalUnitReset,
+	pdu.TargetWarmReset:  (*Session).targetReset,
+}
+
+// taskManagement performs a Task Management Function Request (RFC 7143 section
+// 11.5). The answer goes out when the tasks concerned have ended: it may be
+// long after this call, and the reader does not wait for it.
+func (s *Session) taskManagement(p *pdu.PDU) error {
+	req := pdu.ParseTaskManagement(&p.BHS)
+	s.settle(p)
+	answer := func(response byte) {
+		s.outbox.send(pdu.TaskManagementResponse{Response: response, ITT: req.ITT}.Header(), nil, nil, takesStatSN)
+	}
+	perform := functions[req.Function]
+	unit := s.units.Lookup(req.LUN)
+	switch {
+	case perform == nil:
+		answer(pdu.TMFNotSupported)
+	case unit == nil && req.Function != pdu.TargetWarmReset:
+		answer(pdu.TMFLUNDoesNotExist)
+	default:
+		s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
+		perform(s, req, unit, answer)
+	}
+	return nil
+}
+
+func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	found := atomic.Bool{}
+	match := func(t *task) bool {
+		hit := t.itt == req.RefTaskTag && t.lun == req.LUN
+		if hit {
+			found.Store(true)
+		}
+		return hit
+	}
+	s.abort(&abortion{then: func() {
+		if found.Load() {
+			answer(pdu.TMFComplete)
+			return
+		}
+		answer(pdu.TMFTaskDoesNotExist)
+	}}, match)
+}
+
+func (s *Session) abortTaskSet(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, onUnit(req.LUN))
+}
+
+func (s *Session) clearTaskSet(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(onUnit(req.LUN), func() { answer(pdu.TMFComplete) })
+}
+
+func (s *Session) logicalUnitReset(req pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(onUnit(req.LUN), func() {
+		unit.Reset()
+		answer(pdu.TMFComplete)
+	})
+}
+
+func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(func(*task) bool { return true }, func() {
+		for _, u := range s.host.Units() {
+			u.Reset()
+		}
+		answer(pdu.TMFComplete)
+	})
+}
+
+func onUnit(lun [8]byte) func(*task) bool {
+	return func(t *task) bool { return t.lun == lun }
+}
+
+// abortEverywhere aborts tasks in all sessions of the target.
+func (s *Session) abortEverywhere(match func(*task) bool, then func()) {
+	a := &abortion{then: then}
+	a.left.Add(1)
+	for _, peer := range s.host.Peers() {
+		peer.mark(a, match)
+	}
+	a.one()
+}

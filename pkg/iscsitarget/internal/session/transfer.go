@@ -1,0 +1,108 @@
+package session
+
+import (
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
+
+// inPlaceLimit is the longest read, in bytes, that the reader itself serves
+// from what is cached: longer ones would keep other commands waiting.
+const inPlaceLimit = 64 << 10
+
+// deliver ends a command with data that is in memory already.
+func (t *task) deliver(data []byte, st scsi.Status) {
+	residual := pdu.ResidualOf(int64(len(data)), t.expected())
+	data = data[:min(len(data), int(t.expectIn))]
+	if bad(st) || len(data) == 0 {
+		t.respond(st, residual)
+		return
+	}
+	for {
+		n := t.segment(int64(len(data)))
+		if t.sendData(data[:n], nil, n == len(data), residual) {
+			return
+		}
+		data = data[n:]
+	}
+}
+
+// toSend is how many bytes a read sends: no more than the initiator expects.
+func (t *task) toSend() int64 { return min(t.cmd.Length, int64(t.expectIn)) }
+
+// segment is the length of the next Data-In of at most n bytes: it ends where
+// the initiator's MaxRecvDataSegmentLength, a buffer or a burst does.
+func (t *task) segment(n int64) int {
+	p := &t.s.Params
+	burst := int64(p.MaxBurstLength) - t.sent%int64(p.MaxBurstLength)
+	return int(min(n, int64(p.MaxSendDataSegmentLength), maxBuffer, burst))
+}
+
+// readInPlace serves a read as far as that needs no waiting; false means that
+// the rest is for a worker.
+func (t *task) readInPlace() bool {
+	if t.toSend() > inPlaceLimit {
+		return false
+	}
+	for {
+		buf := t.s.reads.tryGet(t.segment(t.toSend() - t.sent))
+		if buf == nil {
+			return false
+		}
+		st, ok := t.cmd.ReadAtNowait(buf.b, t.sent)
+		if !ok {
+			buf.free()
+			return false
+		}
+		if t.sendPart(buf, st) {
+			return true
+		}
+	}
+}
+
+// readOut serves a read, or the rest of one, on a worker.
+func (t *task) readOut() {
+	for {
+		if t.isAborted() {
+			t.s.end(t, nil)
+			return
+		}
+		buf := t.s.reads.get(t.segment(t.toSend() - t.sent))
+		if buf == nil { // the session is over
+			t.s.end(t, nil)
+			return
+		}
+		if t.sendPart(buf, t.cmd.ReadAt(buf.b, t.sent)) {
+			return
+		}
+	}
+}
+
+// sendPart sends one part of a read; true means that the command has ended.
+func (t *task) sendPart(buf *buffer, st scsi.Status) bool {
+	if bad(st) {
+		buf.free()
+		t.respond(st, pdu.ResidualOf(t.sent, t.expected()))
+		return true
+	}
+	last := t.sent+int64(len(buf.b)) == t.toSend()
+	return t.sendData(buf.b, buf, last, pdu.ResidualOf(t.cmd.Length, t.expected()))
+}
+
+// sendData sends one Data-In (RFC 7143 section 11.7); the last one carries
+// status GOOD and ends the command, which it then says.
+func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residual) bool {
+	h := pdu.DataIn{ITT: t.itt, DataSN: t.dataSN, BufferOffset: uint32(t.sent)}
+	t.dataSN++
+	t.sent += int64(len(data))
+	t.s.stats.BytesRead.Add(uint64(len(data)))
+	h.Final = last || t.sent%int64(t.s.Params.MaxBurstLength) == 0
+	if !last {
+		t.s.outbox.send(h.Header(), data, buf, noStatSN)
+		return false
+	}
+	h.HasStatus, h.Residual = true, residual
+	if !t.s.end(t, func() { t.s.outbox.send(h.Header(), data, buf, takesStatSN) }) {
+		buf.free()
+	}
+	return true
+}

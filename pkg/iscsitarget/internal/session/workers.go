@@ -1,0 +1,100 @@
+package session
+
+import "sync"
+
+// op is one call that may block, of one task.
+type op struct {
+	t    *task
+	call func(op)
+	// buf[:n] goes to offset off of the task's data.
+	buf *buffer
+	n   int
+	off int64
+}
+
+// workers run a session's blocking calls, workerLimit at once, in the order
+// they came. A worker lives as long as there is something to do.
+type workers struct {
+	mu      sync.Mutex
+	queue   []op
+	running int
+	wg      sync.WaitGroup
+}
+
+// submit queues a call. It comes from the reader or from a worker, never after
+// wait.
+func (w *workers) submit(o op) {
+	w.mu.Lock()
+	w.queue = append(w.queue, o)
+	start := w.running < workerLimit
+	if start {
+		w.running++
+		w.wg.Add(1)
+	}
+	w.mu.Unlock()
+	if start {
+		go w.run()
+	}
+}
+
+func (w *workers) run() {
+	defer w.wg.Done()
+	for {
+		w.mu.Lock()
+		if len(w.queue) == 0 {
+			w.running--
+			w.queue = nil
+			w.mu.Unlock()
+			return
+		}
+		o := w.queue[0]
+		w.queue[0] = op{}
+		w.queue = w.queue[1:]
+		w.mu.Unlock()
+		o.call(o)
+	}
+}
+
+func (w *workers) wait() { w.wg.Wait() }
+
+// granter waits for memory on behalf of the tasks whose next burst of Data-Out
+// found none, one after another. It is no worker: workers give back the memory
+// that it waits for.
+type granter struct {
+	mu      sync.Mutex
+	queue   []*task
+	running bool
+	wg      sync.WaitGroup
+}
+
+func (g *granter) submit(t *task) {
+	g.mu.Lock()
+	g.queue = append(g.queue, t)
+	start := !g.running
+	if start {
+		g.running = true
+		g.wg.Add(1)
+	}
+	g.mu.Unlock()
+	if start {
+		go g.run()
+	}
+}
+
+func (g *granter) run() {
+	defer g.wg.Done()
+	for {
+		g.mu.Lock()
+		if len(g.queue) == 0 {
+			g.running = false
+			g.mu.Unlock()
+			return
+		}
+		t := g.queue[0]
+		g.queue = g.queue[1:]
+		g.mu.Unlock()
+		t.solicit(t.s.writes.get(t.burstLength()))
+	}
+}
+
+func (g *granter) wait() { g.wg.Wait() }

@@ -1,0 +1,253 @@
+package text
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Answers of RFC 7143 section 6.2 that are no values.
+const (
+	NotUnderstood = "NotUnderstood"
+	Irrelevant    = "Irrelevant"
+	Reject        = "Reject"
+)
+
+// Params are a session's operational parameters: lengths in bytes, times in
+// seconds (RFC 7143 section 13).
+type Params struct {
+	MaxConnections           uint32
+	InitialR2T               bool
+	ImmediateData            bool
+	MaxRecvDataSegmentLength uint32 // what this target takes
+	MaxSendDataSegmentLength uint32 // what the initiator declared that it takes
+	MaxBurstLength           uint32
+	FirstBurstLength         uint32
+	MaxOutstandingR2T        uint32
+	DefaultTime2Wait         uint32
+	DefaultTime2Retain       uint32
+	ErrorRecoveryLevel       uint32
+}
+
+// Defaults is what this target wants. What an initiator does not negotiate
+// falls back to RFC 7143's own default, which Negotiator starts from.
+func Defaults() Params {
+	return Params{
+		MaxConnections:           1,
+		InitialR2T:               false,
+		ImmediateData:            true,
+		MaxRecvDataSegmentLength: 256 << 10,
+		MaxSendDataSegmentLength: 8192,
+		MaxBurstLength:           1 << 20,
+		FirstBurstLength:         256 << 10,
+		MaxOutstandingR2T:        1,
+		DefaultTime2Wait:         2,
+		DefaultTime2Retain:       0,
+		ErrorRecoveryLevel:       0,
+	}
+}
+
+// rfcDefaults is what holds for a key that nobody negotiates (RFC 7143 section
+// 13).
+func rfcDefaults() Params {
+	return Params{
+		MaxConnections: 1, InitialR2T: true, ImmediateData: true,
+		MaxSendDataSegmentLength: 8192, MaxBurstLength: 262144, FirstBurstLength: 65536,
+		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20,
+	}
+}
+
+// scope says in which sessions a key has a meaning.
+type scope uint8
+
+const (
+	anySession scope = iota
+	normalOnly       // in a discovery session: Irrelevant
+)
+
+// rule is how one key is negotiated: the table below has them all.
+type rule struct {
+	scope scope
+	// answer takes the initiator's value and returns ours, having stored
+	// the outcome.
+	answer func(n *Negotiator, offered string) string
+}
+
+var rules = map[string]rule{
+	"HeaderDigest":             {anySession, firstOf("None")},
+	"DataDigest":               {anySession, firstOf("None")},
+	"MaxConnections":           {normalOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxConnections })},
+	"InitialR2T":               {normalOnly, either(func(p *Params) *bool { return &p.InitialR2T })},
+	"ImmediateData":            {normalOnly, both(func(p *Params) *bool { return &p.ImmediateData })},
+	"MaxRecvDataSegmentLength": {anySession, (*Negotiator).declareMRDSL},
+	"MaxBurstLength":           {normalOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.MaxBurstLength })},
+	"FirstBurstLength":         {normalOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.FirstBurstLength })},
+	"MaxOutstandingR2T":        {normalOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxOutstandingR2T })},
+	"DefaultTime2Wait":         {anySession, greater(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Wait })},
+	"DefaultTime2Retain":       {anySession, lesser(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Retain })},
+	"ErrorRecoveryLevel":       {anySession, lesser(0, 2, func(p *Params) *uint32 { return &p.ErrorRecoveryLevel })},
+	"DataPDUInOrder":           {normalOnly, always("Yes")},
+	"DataSequenceInOrder":      {normalOnly, always("Yes")},
+	"TaskReporting":            {normalOnly, firstOf("RFC3720")},
+	"iSCSIProtocolLevel":       {normalOnly, lesser(0, 31, nil)},
+	// Markers are obsolete (RFC 7143 section 13.25).
+	"IFMarker":  {normalOnly, always("No")},
+	"OFMarker":  {normalOnly, always("No")},
+	"IFMarkInt": {normalOnly, reject},
+	"OFMarkInt": {normalOnly, reject},
+}
+
+// Negotiator holds one login's operational negotiation.
+type Negotiator struct {
+	// Params is the outcome so far.
+	Params    Params
+	own       Params
+	discovery bool
+	done      map[string]bool
+	declared  bool
+}
+
+// NewNegotiator starts a negotiation in which this end wants own.
+func NewNegotiator(own Params, discovery bool) *Negotiator {
+	n := &Negotiator{Params: rfcDefaults(), own: own, discovery: discovery, done: map[string]bool{}}
+	n.Params.MaxRecvDataSegmentLength = own.MaxRecvDataSegmentLength
+	return n
+}
+
+// Answer negotiates one key that the initiator offered and returns our value;
+// empty means that the key wants no answer. The error is a key that was
+// negotiated before: RFC 7143 section 6.2 makes that a protocol error.
+func (n *Negotiator) Answer(p Pair) (string, error) {
+	r, ok := rules[p.Key]
+	if !ok {
+		return NotUnderstood, nil
+	}
+	if n.done[p.Key] {
+		return "", fmt.Errorf("%w: %s was negotiated before", ErrSyntax, p.Key)
+	}
+	n.done[p.Key] = true
+	if n.discovery && r.scope == normalOnly {
+		return Irrelevant, nil
+	}
+	return r.answer(n, p.Value), nil
+}
+
+// Declare returns what this end declares of its own accord, once.
+func (n *Negotiator) Declare() []Pair {
+	if n.declared {
+		return nil
+	}
+	n.declared = true
+	return []Pair{{"MaxRecvDataSegmentLength", strconv.Itoa(int(n.own.MaxRecvDataSegmentLength))}}
+}
+
+// Finish settles what depends on two keys.
+func (n *Negotiator) Finish() Params {
+	p := n.Params
+	p.FirstBurstLength = min(p.FirstBurstLength, p.MaxBurstLength)
+	return p
+}
+
+func (n *Negotiator) declareMRDSL(offered string) string {
+	v, err := number(offered, 512, 1<<24-1)
+	if err != nil {
+		return Reject
+	}
+	n.Params.MaxSendDataSegmentLength = v
+	return ""
+}
+
+func number(s string, least, most uint32) (uint32, error) {
+	base := 10
+	digits := s
+	if rest, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+		digits, base = rest, 16
+	}
+	v, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || uint32(v) < least || uint32(v) > most {
+		return 0, fmt.Errorf("%w: %.20q is not a number from %d to %d", ErrSyntax, s, least, most)
+	}
+	return uint32(v), nil
+}
+
+func lesser(least, most uint32, field func(*Params) *uint32) func(*Negotiator, string) string {
+	return numeric(least, most, field, func(a, b uint32) uint32 { return min(a, b) })
+}
+
+func greater(least, most uint32, field func(*Params) *uint32) func(*Negotiator, string) string {
+	return numeric(least, most, field, func(a, b uint32) uint32 { return max(a, b) })
+}
+
+// numeric negotiates a number; without a field, our own is 1.
+func numeric(least, most uint32, field func(*Params) *uint32, pick func(a, b uint32) uint32) func(*Negotiator, string) string {
+	return func(n *Negotiator, offered string) string {
+		v, err := number(offered, least, most)
+		if err != nil {
+			return Reject
+		}
+		own := uint32(1)
+		if field != nil {
+			own = *field(&n.own)
+		}
+		v = pick(v, own)
+		if field != nil {
+			*field(&n.Params) = v
+		}
+		return strconv.Itoa(int(v))
+	}
+}
+
+func either(field func(*Params) *bool) func(*Negotiator, string) string {
+	return boolean(field, func(a, b bool) bool { return a || b })
+}
+
+func both(field func(*Params) *bool) func(*Negotiator, string) string {
+	return boolean(field, func(a, b bool) bool { return a && b })
+}
+
+func boolean(field func(*Params) *bool, pick func(a, b bool) bool) func(*Negotiator, string) string {
+	return func(n *Negotiator, offered string) string {
+		if offered != "Yes" && offered != "No" {
+			return Reject
+		}
+		v := pick(offered == "Yes", *field(&n.own))
+		*field(&n.Params) = v
+		if v {
+			return "Yes"
+		}
+		return "No"
+	}
+}
+
+// firstOf answers a list with the first value of it that this end supports.
+func firstOf(supported ...string) func(*Negotiator, string) string {
+	return func(_ *Negotiator, offered string) string {
+		if v, ok := Choose(offered, supported); ok {
+			return v
+		}
+		return Reject
+	}
+}
+
+// Choose returns the first item of a comma-separated list that is supported.
+func Choose(list string, supported []string) (string, bool) {
+	for item := range strings.SplitSeq(list, ",") {
+		for _, s := range supported {
+			if item == s {
+				return s, true
+			}
+		}
+	}
+	return "", false
+}
+
+func always(value string) func(*Negotiator, string) string {
+	return func(_ *Negotiator, offered string) string {
+		if offered != "Yes" && offered != "No" {
+			return Reject
+		}
+		return value
+	}
+}
+
+func reject(*Negotiator, string) string { return Reject }

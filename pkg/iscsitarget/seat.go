@@ -1,0 +1,171 @@
+package iscsitarget
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/login"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
+)
+
+// seat is a session's place at its target, from before its login is answered
+// until its last device call has returned. Who fences an initiator takes its
+// grants away first and then waits for its seats: no login can slip between.
+type seat struct {
+	initiator string
+	isid      pdu.ISID
+	conn      net.Conn
+	session   atomic.Pointer[session.Session]
+	done      chan struct{}
+	release   func()
+}
+
+// leave gives the seat back.
+func (s *seat) leave() {
+	s.release()
+	close(s.done)
+}
+
+// refusal is a login that was refused after the login phase itself.
+type refusal struct {
+	status pdu.LoginStatus
+	cause  string
+}
+
+func (r refusal) Error() string { return r.cause }
+
+func loginStatus(err error) pdu.LoginStatus {
+	var r refusal
+	if errors.As(err, &r) {
+		return r.status
+	}
+	return pdu.LoginTargetError
+}
+
+// open makes the session that a login has earned.
+func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, statSN uint32) (*session.Session, *seat, error) {
+	if r.TSIH != 0 {
+		return nil, nil, refusal{pdu.LoginNoSession, fmt.Sprintf("no session with TSIH %d takes another connection", r.TSIH)}
+	}
+	info := session.Info{
+		Target: r.Target, Initiator: r.Initiator, Discovery: r.Discovery, ISID: r.ISID,
+		TSIH: s.newTSIH(), CID: r.CID, Params: r.Params, CmdSN: r.CmdSN,
+	}
+	seat := &seat{initiator: r.Initiator, isid: r.ISID, conn: c, done: make(chan struct{})}
+	log := s.log.With("initiator", r.Initiator, "tsih", info.TSIH)
+	if r.Discovery {
+		s.ask(seat)
+		sess := session.New(s.sessions, info, discoveryHost{d}, nil, nil, c, reader, statSN, log)
+		seat.session.Store(sess)
+		return sess, seat, nil
+	}
+	t, ok := s.Target(r.Target)
+	if !ok {
+		return nil, nil, refusal{pdu.LoginNotFound, "the target was removed during login"}
+	}
+	grant := d.used(r.User)
+	if err := t.sit(seat, grant); err != nil {
+		return nil, nil, err
+	}
+	nexus, err := t.units.Attach(scsi.NexusConfig{
+		InitiatorPort: fmt.Sprintf("%s,i,0x%x", r.Initiator, r.ISID[:]),
+		TargetPort:    fmt.Sprintf("%s,t,0x%04x", t.name, portalGroup),
+		TPGT:          portalGroup,
+		ReadOnly:      grant.ReadOnly,
+		Stage:         blockdev.Stage{Initiator: r.Initiator, Nonce: r.Nonce},
+	})
+	if err != nil {
+		seat.leave()
+		return nil, nil, fmt.Errorf("attach to the units of %s: %w", t.name, err)
+	}
+	sess := session.New(s.sessions, info, targetHost{t, d}, t.units, nexus, c, reader, statSN, log)
+	seat.session.Store(sess)
+	return sess, seat, nil
+}
+
+// newTSIH returns the next target session handle, which is never 0.
+func (s *Server) newTSIH() uint16 {
+	for {
+		if h := uint16(s.nextTSIH.Add(1)); h != 0 {
+			return h
+		}
+	}
+}
+
+// ask seats a discovery session.
+func (s *Server) ask(seat *seat) {
+	seat.release = func() {
+		s.mu.Lock()
+		delete(s.asking, seat)
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	s.asking[seat] = struct{}{}
+	s.mu.Unlock()
+}
+
+// discoveryHost is the session.Host of a discovery session.
+type discoveryHost struct{ *door }
+
+func (discoveryHost) Peers() []*session.Session { return nil }
+func (discoveryHost) Units() []*scsi.Unit       { return nil }
+
+// targetHost is the session.Host of a normal session.
+type targetHost struct {
+	*Target
+	*door
+}
+
+// reinstatementWait bounds how long a login waits for the session that it
+// replaces: longer, and the initiator has given up the attempt.
+const reinstatementWait = 8 * time.Second
+
+// sit takes a seat on the strength of grant. A session of the same initiator
+// port is reinstated (RFC 7143 section 6.3.5): the old one is closed, and no
+// call of it may still be under way, or an old write could land on a new one.
+func (t *Target) sit(st *seat, grant *Grant) error {
+	deadline := time.NewTimer(reinstatementWait)
+	defer deadline.Stop()
+	for {
+		old, err := t.trySit(st, grant)
+		if err != nil || old == nil {
+			return err
+		}
+		_ = old.conn.Close()
+		select {
+		case <-old.done:
+		case <-deadline.C:
+			return refusal{pdu.LoginServiceUnavailable, "the session to be reinstated still has I/O under way"}
+		}
+	}
+}
+
+// trySit returns the seat that is in the way, if there is one.
+func (t *Target) trySit(st *seat, grant *Grant) (*seat, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed || !t.holds(grant) {
+		return nil, refusal{pdu.LoginNotFound, "access was revoked during login"}
+	}
+	for other := range t.seats {
+		if other.initiator == st.initiator && other.isid == st.isid {
+			return other, nil
+		}
+	}
+	if t.maxSessions > 0 && len(t.seats) >= t.maxSessions {
+		return nil, refusal{pdu.LoginTooManyConnections, fmt.Sprintf("target has its %d sessions", t.maxSessions)}
+	}
+	t.seats[st] = struct{}{}
+	st.release = func() {
+		t.mu.Lock()
+		delete(t.seats, st)
+		t.mu.Unlock()
+	}
+	return nil, nil
+}

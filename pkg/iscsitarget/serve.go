@@ -1,0 +1,197 @@
+package iscsitarget
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/login"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+	"golang.org/x/sys/unix"
+)
+
+// portalGroup is the tag of the only target portal group.
+const portalGroup = 1
+
+// maxAHS is the longest additional header segment: its length is one byte,
+// counted in words of four.
+const maxAHS = 255 * 4
+
+// errNotLogin is a peer that does not speak iSCSI, or not yet.
+var errNotLogin = errors.New("first PDU is no Login Request")
+
+// serve runs a connection from its first byte to its end.
+func (s *Server) serve(c net.Conn) {
+	log := s.log.With("remote", c.RemoteAddr().String())
+	tune(c)
+	_ = c.SetDeadline(time.Now().Add(s.opts.LoginTimeout))
+	d := &door{server: s, local: c.LocalAddr()}
+	sess, seat, err := s.login(c, d)
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			log.Warn("login failed", "initiator", d.initiator, "target", d.target, "error", err)
+		}
+		return
+	}
+	defer seat.leave()
+	s.loggedIn(c)
+	_ = c.SetDeadline(time.Time{})
+	log = log.With("initiator", sess.Initiator, "target", sess.Target, "tsih", sess.TSIH)
+	log.Info("session opened", "discovery", sess.Discovery)
+	err = sess.Serve()
+	if errors.Is(err, session.ErrLogout) {
+		log.Info("session closed by logout")
+		return
+	}
+	log.Warn("session ended", "error", err)
+}
+
+// tune sets what lets a dead peer be noticed. TCP_USER_TIMEOUT covers data that
+// is never acknowledged, keepalive a silent peer; the session's NOP-In covers
+// the rest.
+func tune(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4})
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(writeTimeout.Milliseconds()))
+	})
+}
+
+// login runs the login phase (RFC 7143 section 6.3). The session that it
+// returns holds its seat and has the last Login Response in its outbox.
+func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
+	reader := pdu.NewReader(c, login.MaxData, maxAHS)
+	machine := login.New(d, text.Defaults(), portalGroup)
+	var statSN uint32
+	for first := true; ; first = false {
+		p, err := reader.Next()
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case p.BHS.Opcode() != pdu.OpLoginRequest:
+			return nil, nil, fmt.Errorf("%w: opcode %#02x", errNotLogin, byte(p.BHS.Opcode()))
+		}
+		req := pdu.ParseLoginRequest(&p.BHS)
+		if first {
+			statSN = req.ExpStatSN
+		}
+		resp, done, err := machine.Step(req, p.Data)
+		if err != nil {
+			return nil, nil, errors.Join(err, sendLogin(c, req, resp, statSN))
+		}
+		if !done {
+			if err := sendLogin(c, req, resp, statSN); err != nil {
+				return nil, nil, err
+			}
+			statSN++
+			continue
+		}
+		sess, seat, err := s.open(c, reader, machine.Result(), d, statSN)
+		if err != nil {
+			refused := login.Refuse(req, loginStatus(err))
+			return nil, nil, errors.Join(err, sendLogin(c, req, refused, statSN))
+		}
+		resp.PDU.TSIH = sess.TSIH
+		sess.Send(resp.PDU.Header(), resp.Data)
+		return sess, seat, nil
+	}
+}
+
+// sendLogin writes a Login Response: before full-feature phase there is one PDU
+// under way at a time.
+func sendLogin(c net.Conn, req pdu.LoginRequest, resp login.Response, statSN uint32) error {
+	h := resp.PDU.Header()
+	h.SetStatSN(statSN)
+	h.SetWindow(req.CmdSN, req.CmdSN)
+	h.SetDataLen(len(resp.Data))
+	b := append(append(h[:], resp.Data...), make([]byte, pdu.Pad(len(resp.Data)))...)
+	_, err := c.Write(b)
+	return err
+}
+
+// door is what one connection may log in to: it implements login.Door and
+// remembers the grants that its answer rested on.
+type door struct {
+	server            *Server
+	local             net.Addr
+	initiator, target string
+	grants            []*Grant
+}
+
+// Open implements login.Door. An unknown target and one that this initiator may
+// not use get the same answer: names are not to be probed.
+func (d *door) Open(initiator, target string) ([]login.Credentials, pdu.LoginStatus) {
+	d.initiator, d.target = initiator, target
+	if target == "" {
+		return credentials(d.server.opts.DiscoveryCHAP), pdu.LoginSuccess
+	}
+	t, ok := d.server.Target(target)
+	if !ok {
+		return nil, pdu.LoginNotFound
+	}
+	if d.grants = t.grantsOf(initiator); len(d.grants) == 0 {
+		return nil, pdu.LoginNotFound
+	}
+	var chaps []CHAP
+	for _, g := range d.grants {
+		if g.CHAP == nil {
+			return nil, pdu.LoginSuccess
+		}
+		chaps = append(chaps, *g.CHAP)
+	}
+	return credentials(chaps), pdu.LoginSuccess
+}
+
+// used is the grant that a login rested on: the one whose user was proven, or
+// the one that asks for no proof.
+func (d *door) used(user string) *Grant {
+	for _, g := range d.grants {
+		if g.CHAP == nil && user == "" || g.CHAP != nil && g.CHAP.User == user {
+			return g
+		}
+	}
+	return nil
+}
+
+func credentials(chaps []CHAP) []login.Credentials {
+	out := make([]login.Credentials, 0, len(chaps))
+	for _, c := range chaps {
+		out = append(out, login.Credentials(c))
+	}
+	return out
+}
+
+// SendTargets implements session.Host for discovery sessions; normal sessions
+// get their own target through it.
+func (d *door) SendTargets(name string) ([]text.Pair, bool) {
+	var pairs []text.Pair
+	for _, t := range d.server.Targets() {
+		if name != "" && !strings.EqualFold(name, t.name) || len(t.grantsOf(d.initiator)) == 0 {
+			continue
+		}
+		pairs = append(pairs, text.Pair{Key: "TargetName", Value: t.name})
+		for _, portal := range d.portals() {
+			pairs = append(pairs, text.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", portal, portalGroup)})
+		}
+	}
+	return pairs, true
+}
+
+func (d *door) portals() []string {
+	if len(d.server.opts.Portals) > 0 {
+		return d.server.opts.Portals
+	}
+	return []string{d.local.String()}
+}

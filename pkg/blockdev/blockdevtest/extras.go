@@ -1,0 +1,144 @@
+package blockdevtest
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/google/go-cmp/cmp"
+)
+
+func (s DeviceSuite) testUnmap(t *testing.T) {
+	s.testZeroing(t, func(d blockdev.Device, off, n int64) error { return d.(blockdev.Unmapper).Unmap(off, n) })
+}
+
+func (s DeviceSuite) testWriteZeroes(t *testing.T) {
+	s.testZeroing(t, func(d blockdev.Device, off, n int64) error { return d.(blockdev.Zeroer).WriteZeroes(off, n) })
+}
+
+// testZeroing zeroes each of the ranges on a full device, and checks that
+// nothing beside it changes.
+func (s DeviceSuite) testZeroing(t *testing.T, zero func(d blockdev.Device, off, n int64) error) {
+	d := s.Open(t, testSize, 512)
+	for i, r := range ranges {
+		want := pattern(i, testSize)
+		write(t, d, 0, want)
+		ok(t, zero(d, r.off, r.n))
+		clear(want[r.off : r.off+r.n])
+		equal(t, d, 0, want)
+		again := pattern(i+1, int(r.n))
+		write(t, d, r.off, again)
+		equal(t, d, r.off, again)
+	}
+	ok(t, d.Sync())
+}
+
+func (s DeviceSuite) testNowait(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	want := pattern(3, testSize)
+	write(t, d, 0, want)
+	for _, r := range ranges {
+		got := make([]byte, r.n)
+		n, err := d.(blockdev.NowaitReader).ReadAtNowait(got, r.off)
+		switch {
+		case err == nil && n != len(got), err == blockdev.ErrWouldBlock && n >= len(got):
+			t.Errorf("ReadAtNowait(%d bytes, %d) = %d, %v", r.n, r.off, n, err)
+		case err != nil && err != blockdev.ErrWouldBlock:
+			t.Errorf("ReadAtNowait(%d bytes, %d): %v", r.n, r.off, err)
+		case !bytes.Equal(got[:n], want[r.off:r.off+int64(n)]):
+			t.Errorf("ReadAtNowait(%d bytes, %d) read something else", r.n, r.off)
+		}
+	}
+}
+
+func (s DeviceSuite) testWriteAtSync(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	want := make([]byte, testSize)
+	for i, r := range ranges {
+		p := pattern(i, int(r.n))
+		ok(t, d.(blockdev.SyncWriter).WriteAtSync(p, r.off))
+		copy(want[r.off:], p)
+	}
+	equal(t, d, 0, want)
+}
+
+func (s DeviceSuite) testMark(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	marks := []blockdev.VolatileMark{
+		{},
+		{BootID: "boot-1"},
+		{BootID: "boot-1", Stages: []blockdev.Stage{{Initiator: "iqn.2026-11.io.example:a", Nonce: "n1"}}},
+		{
+			BootID: "boot-2",
+			Stages: []blockdev.Stage{{Initiator: "iqn.2026-11.io.example:a", Nonce: "n2"}, {Initiator: `"\é`, Nonce: ""}},
+			Lost:   []blockdev.Stage{{Initiator: "iqn.2026-11.io.example:b", Nonce: "n3"}},
+		},
+		{Lost: []blockdev.Stage{{Initiator: "iqn.2026-11.io.example:b", Nonce: "n3"}}},
+		{},
+		{},
+	}
+	for _, want := range marks {
+		ok(t, d.(blockdev.VolatileMarker).SetVolatileMark(want))
+		d = s.reopened(t, d)
+		got, err := d.(blockdev.VolatileMarker).VolatileMark()
+		ok(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("mark (-set +read):\n%s", diff)
+		}
+	}
+}
+
+// reopened is d closed and opened anew, or d of a backend that forgets.
+func (s DeviceSuite) reopened(t *testing.T, d blockdev.Device) blockdev.Device {
+	if s.Reopen == nil {
+		return d
+	}
+	return s.Reopen(t, d)
+}
+
+// testGrow grows a device under I/O: the old part is not disturbed and the
+// new one reads as zeros.
+func (s DeviceSuite) testGrow(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	want := pattern(4, testSize)
+	write(t, d, 0, want)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		got := make([]byte, 4096)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := d.ReadAt(got, testSize-4096); err != nil || !bytes.Equal(got, want[testSize-4096:]) {
+				t.Errorf("a read while growing: %v", err)
+				return
+			}
+		}
+	})
+	s.Grow(t, d, 2*testSize)
+	close(stop)
+	wg.Wait()
+	if d.Size() != 2*testSize {
+		t.Fatalf("size is %d, want %d", d.Size(), 2*testSize)
+	}
+	equal(t, d, 0, want)
+	equal(t, d, testSize, make([]byte, testSize))
+	write(t, d, 2*testSize-512, pattern(5, 512))
+	equal(t, s.reopened(t, d), 2*testSize-512, pattern(5, 512))
+}
+
+func (s DeviceSuite) testReopen(t *testing.T) {
+	d := s.Open(t, testSize, 4096)
+	want := pattern(6, testSize)
+	write(t, d, 0, want)
+	ok(t, d.Sync())
+	d = s.Reopen(t, d)
+	if d.Size() != testSize || d.BlockSize() != 4096 {
+		t.Errorf("size %d, block size %d", d.Size(), d.BlockSize())
+	}
+	equal(t, d, 0, want)
+}

@@ -171,6 +171,19 @@ func (c *Client) WriteFile(ctx context.Context, path string, data []byte, mode f
 	return err
 }
 
+// MkdirAll makes a directory and what leads there.
+func (c *Client) MkdirAll(ctx context.Context, path string, mode fs.FileMode) error {
+	_, err := c.call(ctx, &request{Op: "mkdir", Path: path, Mode: mode})
+	return err
+}
+
+// Remove removes a file or an empty directory; errors.Is(err, fs.ErrNotExist)
+// tells when there was none.
+func (c *Client) Remove(ctx context.Context, path string) error {
+	_, err := c.call(ctx, &request{Op: "remove", Path: path})
+	return err
+}
+
 // Dial opens a stream to an address as seen from the agent's machine: a unix
 // socket there, for one.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -33,6 +33,8 @@ var handlers = map[string]func(*Server, context.Context, *request, net.Conn) (re
 	"wait":    (*Server).wait,
 	"read":    (*Server).readFile,
 	"write":   (*Server).writeFile,
+	"mkdir":   (*Server).mkdir,
+	"remove":  (*Server).remove,
 	"dial":    (*Server).dial,
 	"forward": (*Server).forward,
 }
@@ -98,6 +100,14 @@ func (s *Server) writeFile(_ context.Context, req *request, _ net.Conn) (reply, 
 		mode = 0o644
 	}
 	return reply{}, os.WriteFile(req.Path, req.Data, mode&fs.ModePerm)
+}
+
+func (s *Server) mkdir(_ context.Context, req *request, _ net.Conn) (reply, error) {
+	return reply{}, os.MkdirAll(req.Path, req.Mode&fs.ModePerm)
+}
+
+func (s *Server) remove(_ context.Context, req *request, _ net.Conn) (reply, error) {
+	return reply{}, os.Remove(req.Path)
 }
 
 // dial turns the connection into a stream to an address on this machine.

@@ -55,7 +55,7 @@ type request struct {
 	Command Command        `json:",omitzero"`
 	ID      int            `json:",omitzero"` // signal, wait: a started process
 	Signal  syscall.Signal `json:",omitzero"`
-	Path    string         `json:",omitzero"` // read, write
+	Path    string         `json:",omitzero"` // read, write, mkdir, remove
 	Mode    fs.FileMode    `json:",omitzero"`
 	Data    []byte         `json:",omitzero"`
 	Network string         `json:",omitzero"` // dial, forward

@@ -32,10 +32,11 @@ const (
 )
 
 // kept are the directories that a real machine keeps when its power fails.
-var kept = []string{
-	"/var/lib/kubelet", "/var/lib/csi-ietd", "/var/lib/iscsi",
-	"/etc/iscsi/nodes", "/etc/iscsi/ifaces", "/etc/iscsi/send_targets",
-}
+// Each is one mount, so that files can be renamed within it.
+var kept = []string{"/var/lib/kubelet", "/var/lib/csi-ietd", "/etc/iscsi"}
+
+// initiatorConf is open-iscsi's configuration as its package installs it.
+const initiatorConf = "/etc/iscsi/iscsid.conf"
 
 // initMain is PID 1. It brings the guest up by system calls, since starting a
 // dynamically linked program costs 60 ms in User Mode Linux, and then reaps
@@ -187,6 +188,10 @@ func (m *machine) mountState() error {
 	if err := mountAll([]mount{state}); err != nil {
 		return err
 	}
+	conf, err := os.ReadFile(initiatorConf)
+	if err != nil {
+		return err
+	}
 	for _, dir := range kept {
 		if err := os.MkdirAll(stateDir+dir, 0o755); err != nil {
 			return err
@@ -195,7 +200,7 @@ func (m *machine) mountState() error {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(initiatorConf, conf, 0o600)
 }
 
 func (m *machine) nameIt() error {

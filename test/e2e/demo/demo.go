@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-ietd/csi-ietd/test/e2e/lab"
+)
+
+const (
+	gibibyte = 1 << 30
+	pod1     = "11111111-1111-4111-8111-111111111111"
+	pod2     = "22222222-2222-4222-8222-222222222222"
+)
+
+// act is the demo in progress.
+type act struct {
+	*stage
+	narrator
+	volume   *lab.Volume
+	path     string // of the volume in the pod that has it
+	checksum string
+}
+
+func demo(ctx context.Context) (err error) {
+	fmt.Println("csi-ietd: a volume's life, on two machines with Linux kernels of their own")
+	a := &act{narrator: narrator{began: time.Now()}}
+	err = a.tell("boot two guests, start controller and nodes", func() (string, error) {
+		a.stage, err = setUp(ctx, 2)
+		if err != nil {
+			return "", err
+		}
+		kernel, err := a.nodes[0].Guest.Output(ctx, "uname", "-sr")
+		return kernel + " in both", err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.lab.Close()) }()
+	for _, step := range []struct {
+		title string
+		play  func(context.Context) (string, error)
+	}{
+		{"create a volume of 1 GiB", a.create},
+		{"publish it to node-1", a.publish(0)},
+		{"stage and mount it there", a.mount(0, pod1)},
+		{"write 64 MiB and take a checksum", a.write},
+		{"unmount, unstage and unpublish", a.leave},
+		{"publish it to node-2", a.publish(1)},
+		{"stage and mount it there", a.mount(1, pod2)},
+		{"read and compare", a.compare},
+		{"grow to 2 GiB while it is mounted", a.grow},
+		{"the target's sessions now", a.sessions},
+		{"unmount, unstage, unpublish and delete", a.remove},
+	} {
+		if err := a.tell(step.title, func() (string, error) { return step.play(ctx) }); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("Done in %.1f s.\n", time.Since(a.began).Seconds())
+	return nil
+}
+
+func (a *act) create(ctx context.Context) (string, error) {
+	var err error
+	a.volume, err = a.controller.Create(ctx, lab.Claim{Name: "pvc-demo", Size: gibibyte, FSType: "ext4"})
+	if err != nil {
+		return "", err
+	}
+	if a.volume.Size != gibibyte {
+		return "", fmt.Errorf("got %d bytes", a.volume.Size)
+	}
+	return a.volume.ID, nil
+}
+
+func (a *act) publish(node int) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		n := a.nodes[node]
+		if err := a.volume.Publish(ctx, n); err != nil {
+			return "", err
+		}
+		context := a.volume.PublishContext(n)
+		return fmt.Sprintf("%s at %s", context["targetName"], context["portals"]), nil
+	}
+}
+
+func (a *act) mount(node int, pod string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		n := a.nodes[node]
+		if err := a.volume.Stage(ctx, n); err != nil {
+			return "", err
+		}
+		var err error
+		if a.path, err = a.volume.Mount(ctx, n, pod); err != nil {
+			return "", err
+		}
+		return n.Guest.Output(ctx, "findmnt", "-nro", "SOURCE,FSTYPE,SIZE", a.path)
+	}
+}
+
+func (a *act) write(ctx context.Context) (string, error) {
+	sum, err := a.nodes[0].Guest.Shell(ctx, `cd `+a.path+`
+dd if=/dev/urandom of=data bs=1M count=64 conv=fsync status=none
+sha256sum data`)
+	a.checksum, _, _ = strings.Cut(sum, " ")
+	return "sha256 " + short(a.checksum), err
+}
+
+func (a *act) leave(ctx context.Context) (string, error) {
+	n := a.nodes[0]
+	if err := a.volume.Detach(ctx, n, pod1); err != nil {
+		return "", err
+	}
+	return noSessions(ctx, n)
+}
+
+// noSessions checks that a node has let go of everything.
+func noSessions(ctx context.Context, n *lab.Node) (string, error) {
+	left, err := n.Guest.Shell(ctx, "ls /sys/class/iscsi_session /etc/iscsi/nodes; lsblk -nSo NAME")
+	if left != "/etc/iscsi/nodes:\n\n/sys/class/iscsi_session:" && err == nil {
+		err = fmt.Errorf("something is left on %s:\n%s", n.Guest.Name, left)
+	}
+	return "no session, record or disk left on " + n.Guest.Name, err
+}
+
+func (a *act) compare(ctx context.Context) (string, error) {
+	sum, err := a.nodes[1].Guest.Output(ctx, "sha256sum", a.path+"/data")
+	if err != nil {
+		return "", err
+	}
+	if sum, _, _ = strings.Cut(sum, " "); sum != a.checksum || sum == "" {
+		return "", fmt.Errorf("wrote %s, read %s", a.checksum, sum)
+	}
+	return "sha256 " + short(a.checksum) + ", the same", nil
+}
+
+func short(sum string) string { return sum[:min(len(sum), 12)] + "…" }
+
+func (a *act) grow(ctx context.Context) (string, error) {
+	n := a.nodes[1]
+	if err := a.volume.Expand(ctx, 2*gibibyte, map[*lab.Node]string{n: pod2}); err != nil {
+		return "", err
+	}
+	usage, err := a.volume.Stats(ctx, n, pod2)
+	if err != nil {
+		return "", err
+	}
+	total := usage[0].GetTotal()
+	// The file system's own tables take their share of the 2 GiB.
+	if total < 2*gibibyte*9/10 {
+		return "", fmt.Errorf("the file system says %d bytes", total)
+	}
+	return n.Guest.Output(ctx, "df", "-h", "--output=size,used,avail,target", a.path)
+}
+
+// sessions shows both ends: what the controller has published, and who is
+// connected to its portal.
+func (a *act) sessions(ctx context.Context) (string, error) {
+	volumes, err := a.controller.ListVolumes(ctx, &csi.ListVolumesRequest{})
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, entry := range volumes.Entries {
+		for _, id := range entry.Status.GetPublishedNodeIds() {
+			lines = append(lines, "published to "+a.nameOf(id))
+		}
+	}
+	connected, err := a.lab.Outside.Output(ctx, "ss", "-Htn", "state", "established", "src", a.controller.Portal)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(connected) {
+		fields := strings.Fields(line)
+		lines = append(lines, "connected from "+fields[len(fields)-1])
+	}
+	if len(lines) != 2 || !strings.Contains(lines[1], a.nodes[1].Guest.Storage+":") {
+		return "", fmt.Errorf("want node-2 alone, got %q", lines)
+	}
+	return strings.Join(lines, ", "), nil
+}
+
+func (a *act) nameOf(id string) string {
+	for _, n := range a.nodes {
+		if n.ID == id {
+			return n.Guest.Name
+		}
+	}
+	return id
+}
+
+func (a *act) remove(ctx context.Context) (string, error) {
+	if err := a.volume.Detach(ctx, a.nodes[1], pod2); err != nil {
+		return "", err
+	}
+	if err := a.volume.Delete(ctx); err != nil {
+		return "", err
+	}
+	volumes, err := a.controller.ListVolumes(ctx, &csi.ListVolumesRequest{})
+	if err == nil && len(volumes.Entries) != 0 {
+		err = fmt.Errorf("%d volumes left", len(volumes.Entries))
+	}
+	return "the pool is empty", err
+}

@@ -1,0 +1,53 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
+
+// Delete destroys a volume; see [Service]. The order is: the intent is
+// recorded, the export ends, the device closes, the pool deletes. A crash after
+// the first step is finished by the next Open, one before it changes nothing.
+func (m *Manager) Delete(ctx context.Context, id string) error {
+	e, err := m.lookup(ctx, id)
+	if err != nil {
+		return err
+	}
+	return runError(ctx, m.ops, e.uuid, func() error {
+		if e, err = m.lookup(ctx, id); err != nil { // gone while we got the key
+			return err
+		}
+		return m.delete(ctx, e)
+	})
+}
+
+func (m *Manager) delete(ctx context.Context, e *entry) error {
+	if len(e.meta.Attachments) > 0 {
+		return fmt.Errorf("%w: %s is attached to %s; detach it first", ErrInUse, m.id(e), nodeIDs(e.meta.Attachments))
+	}
+	if !e.meta.Deleting {
+		if err := m.update(ctx, e, func(meta *meta) { meta.Deleting = true }); err != nil {
+			return err
+		}
+	}
+	return m.destroy(ctx, e)
+}
+
+// destroy carries out a recorded intent to delete; it may be called again.
+func (m *Manager) destroy(ctx context.Context, e *entry) error {
+	if err := m.exporter.Unexport(ctx, TargetName(e.uuid)); err != nil {
+		return fmt.Errorf("end the export of volume %s: %w", m.id(e), err)
+	}
+	if err := e.closeDevice(); err != nil {
+		// The data is to be destroyed: what could not be written is no loss.
+		m.log.Error(err, "Device closed with an error", "volume", m.id(e))
+	}
+	if err := m.pool.Delete(ctx, e.uuid); err != nil && !errors.Is(err, blockdev.ErrNotFound) {
+		return fmt.Errorf("delete volume %s: %w", m.id(e), err)
+	}
+	m.remove(e)
+	return nil
+}

@@ -31,6 +31,20 @@ func (t *Tracker) Idle() <-chan struct{} {
 	return t.idle
 }
 
+// AwaitIdle waits, until ctx ends, for what ctx's tracker knows to be stuck.
+func AwaitIdle(ctx context.Context) error {
+	t, _ := ctx.Value(trackerKey{}).(*Tracker)
+	if t == nil {
+		return nil
+	}
+	select {
+	case <-t.Idle():
+		return nil
+	case <-ctx.Done():
+		return errors.Join(ErrStuck, ctx.Err())
+	}
+}
+
 func (t *Tracker) add(n int) {
 	if t == nil {
 		return

@@ -99,7 +99,7 @@ func (s PoolSuite) testLifecycle(t *testing.T) {
 	place := s.New(t)
 	p := open(t, place)
 	wantRecords(t, p)
-	r2, r1 := record(2, 1<<20), record(1, 1<<30)
+	r2, r1 := record(2, 1<<20), record(1, 8<<20)
 	r2.BlockSize, r2.Meta = 4096, nil
 	ok(t, p.Create(ctx, r2))
 	ok(t, p.Create(ctx, r1))

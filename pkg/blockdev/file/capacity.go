@@ -23,8 +23,8 @@ func (p *Pool) Capacity(ctx context.Context) (blockdev.Capacity, error) {
 	}
 	for id, promised := range p.promises() {
 		size, allocated, err := p.disk.usage(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted in between, or a refused volume without a file
+		if promised == 0 && err != nil || errors.Is(err, fs.ErrNotExist) {
+			continue // a refused volume without a file, or deleted in between
 		}
 		if err != nil {
 			return blockdev.Capacity{}, fmt.Errorf("volume %s: capacity: %w", id, err)
@@ -82,6 +82,9 @@ func capacityOf(st *unix.Statfs_t) blockdev.Capacity {
 
 // usage returns the length of a volume's file and the bytes it occupies.
 func (d *disk) usage(id string) (size, allocated int64, err error) {
+	if info, err := d.root.Lstat(volumePath(id)); err != nil || !info.IsDir() {
+		return 0, 0, errors.Join(err, fs.ErrNotExist) // a link would count another's
+	}
 	info, err := d.root.Lstat(dataPath(id))
 	if err != nil {
 		return 0, 0, err

@@ -68,7 +68,11 @@ func (p *Pool) abandon() error {
 // makeDir makes dir and its missing parents, for us alone, and makes their
 // names stable.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		return fmt.Errorf("%s is no directory: %w", dir, blockdev.ErrInvalid)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	parent := filepath.Dir(filepath.Clean(dir))

@@ -1,0 +1,80 @@
+package driver
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+)
+
+// maxOverProvisioning is a ratio that only a slip of the pen exceeds.
+const maxOverProvisioning = 1000
+
+// ControllerOptions are the settings of the storage node.
+type ControllerOptions struct {
+	// Endpoint is the unix socket that CSI is served on.
+	Endpoint string
+	// PoolDir is the directory of the pool.
+	PoolDir string
+	// ListenAddress is the "host:port" that the target listens on; an empty
+	// host is every address of this machine.
+	ListenAddress string
+	// Portals are the "ip:port" or "ip" that nodes are told to log in on.
+	// Empty: the ListenAddress, or this machine's first address.
+	Portals []string
+	// OverProvisioningRatio is how many times its size the pool may
+	// promise.
+	OverProvisioningRatio float64
+}
+
+// DefaultControllerOptions are the options of a controller without flags.
+func DefaultControllerOptions() ControllerOptions {
+	return ControllerOptions{
+		Endpoint:              "unix:///run/csi-ietd/controller.sock",
+		PoolDir:               "/var/lib/csi-ietd/pool",
+		ListenAddress:         ":3260",
+		OverProvisioningRatio: 1,
+	}
+}
+
+// AddFlags adds a flag for each option; the options' present values are the
+// defaults.
+func (o *ControllerOptions) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Endpoint, "endpoint", o.Endpoint,
+		"unix socket to serve CSI on")
+	flags.StringVar(&o.PoolDir, "pool-dir", o.PoolDir,
+		"directory that holds the volumes; made if absent")
+	flags.StringVar(&o.ListenAddress, "listen-address", o.ListenAddress,
+		"address and port that the iSCSI target listens on")
+	flags.StringSliceVar(&o.Portals, "portal", o.Portals,
+		"ip[:port] that nodes log in on; repeat for several paths (default: the listen address, or this machine's first address)")
+	flags.Float64Var(&o.OverProvisioningRatio, "over-provisioning-ratio", o.OverProvisioningRatio,
+		"how many times its size the pool may promise to volumes; above 1 volumes can meet a full disk")
+}
+
+// Validate says what is wrong with the options, and by which flag to mend it.
+func (o *ControllerOptions) Validate() error {
+	if _, err := endpointPath(o.Endpoint); err != nil {
+		return fmt.Errorf("--endpoint: %w", err)
+	}
+	if !filepath.IsAbs(o.PoolDir) {
+		return fmt.Errorf("--pool-dir %q is not an absolute path", o.PoolDir)
+	}
+	if _, _, err := net.SplitHostPort(o.ListenAddress); err != nil {
+		return fmt.Errorf("--listen-address: %w; give host:port or :port", err)
+	}
+	if len(o.Portals) > maxPortals {
+		return fmt.Errorf("--portal: %d portals, at most %d are allowed", len(o.Portals), maxPortals)
+	}
+	for _, p := range o.Portals {
+		if _, err := parsePortal(p, defaultPort); err != nil {
+			return fmt.Errorf("--portal: %w", err)
+		}
+	}
+	if r := o.OverProvisioningRatio; math.IsNaN(r) || r <= 0 || r > maxOverProvisioning {
+		return fmt.Errorf("--over-provisioning-ratio %v is not above 0 and at most %d", r, maxOverProvisioning)
+	}
+	return nil
+}

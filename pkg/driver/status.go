@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/mount"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )
 
@@ -46,6 +48,20 @@ var errorCodes = []struct {
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
+
+	{ErrInvalidPublishContext, codes.InvalidArgument},
+	{errNotStaged, codes.FailedPrecondition},
+	{mount.ErrUnsupported, codes.InvalidArgument},
+	{mount.ErrNotEmpty, codes.FailedPrecondition},
+	{mount.ErrOtherFilesystem, codes.FailedPrecondition},
+	{mount.ErrDamaged, codes.FailedPrecondition},
+	{mount.ErrMissingProgram, codes.FailedPrecondition},
+	{initiator.ErrHost, codes.FailedPrecondition},
+	{initiator.ErrRefused, codes.FailedPrecondition},
+	{initiator.ErrWrongDevice, codes.FailedPrecondition},
+	{initiator.ErrUnreachable, codes.Unavailable},
+	{initiator.ErrNotAttached, codes.Unavailable},
+	{initiator.ErrTooSmall, codes.Unavailable},
 
 	{blockdev.ErrNotFound, codes.NotFound},
 	{blockdev.ErrNoSpace, codes.ResourceExhausted},

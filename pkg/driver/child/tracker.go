@@ -31,14 +31,20 @@ func (t *Tracker) Idle() <-chan struct{} {
 	return t.idle
 }
 
+// Idle is closed when nothing runs that ctx's tracker knows.
+func Idle(ctx context.Context) <-chan struct{} {
+	if t, ok := ctx.Value(trackerKey{}).(*Tracker); ok {
+		return t.Idle()
+	}
+	idle := make(chan struct{})
+	close(idle)
+	return idle
+}
+
 // AwaitIdle waits, until ctx ends, for what ctx's tracker knows to be stuck.
 func AwaitIdle(ctx context.Context) error {
-	t, _ := ctx.Value(trackerKey{}).(*Tracker)
-	if t == nil {
-		return nil
-	}
 	select {
-	case <-t.Idle():
+	case <-Idle(ctx):
 		return nil
 	case <-ctx.Done():
 		return errors.Join(ErrStuck, ctx.Err())

@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 )
 
 const (
-	// failNow is the recovery_tmo, in seconds, of a session that is given
-	// up: I/O that waits for it fails after that.
-	failNow = "1"
+	// detachRecovery is the recovery_tmo, in seconds, of a session whose
+	// disk was flushed and is being removed.
+	detachRecovery = "5"
 	// flushTimeout bounds the flush of a disk whose session is up.
 	flushTimeout = 60 * time.Second
 	// goneTimeout is how long the kernel may take to end a session after
@@ -64,44 +65,50 @@ func (i *Initiator) noRecordsWithoutHost(target string, hostErr error) error {
 }
 
 // removeDisks flushes and deletes the SCSI devices of a session. A device that
-// outlived its session would meet the next one under its name.
+// outlived its session would meet the next one under its name. Those of a lost
+// session go with the session: deleting one first would wait for the target.
 func (i *Initiator) removeDisks(ctx context.Context, s session) error {
-	up := s.state == loggedIn
-	if !up {
-		i.failSession(ctx, s)
-	}
 	devices, err := i.sysfs.devices(s)
 	if err != nil {
 		return err
 	}
 	for _, d := range devices {
-		if err := i.removeDisk(ctx, d, up); err != nil {
+		if err := i.removeDisk(ctx, s, d); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (i *Initiator) removeDisk(ctx context.Context, d scsiDevice, up bool) error {
-	if d.disk != "" {
-		over, err := i.sysfs.mapOver(d.disk)
-		if err != nil {
-			return err
-		}
-		if over != "" {
-			if err := i.removeMap(ctx, over); err != nil {
-				return err
-			}
-		}
-		if up {
-			i.flush(ctx, d)
-		}
+func (i *Initiator) removeDisk(ctx context.Context, s session, d scsiDevice) error {
+	if err := i.removeMapOver(ctx, d); err != nil || s.state != loggedIn {
+		return err
 	}
-	err := i.writeAttribute(ctx, filepath.Join(d.dir, "delete"), "1")
+	if d.disk != "" {
+		i.flush(ctx, d)
+	}
+	// Should the target be lost from here on, nothing waits for it long. The
+	// kernel takes this only while the session is up.
+	err := i.writeAttribute(ctx, filepath.Join(s.dir, "recovery_tmo"), detachRecovery)
+	if err := ignoreNotExist(err); err != nil {
+		i.log.Warn("cannot shorten a session's recovery", "session", s.id, "err", err)
+	}
+	err = i.writeAttribute(ctx, filepath.Join(d.dir, "delete"), "1")
 	if err := ignoreNotExist(err); err != nil {
 		return fmt.Errorf("delete the SCSI device %s: %w", filepath.Base(d.dir), err)
 	}
 	return nil
+}
+
+func (i *Initiator) removeMapOver(ctx context.Context, d scsiDevice) error {
+	if d.disk == "" {
+		return nil
+	}
+	over, err := i.sysfs.mapOver(d.disk)
+	if err != nil || over == "" {
+		return err
+	}
+	return i.removeMap(ctx, over)
 }
 
 // flush writes back what the page cache holds of a disk. What cannot be
@@ -114,29 +121,31 @@ func (i *Initiator) flush(ctx context.Context, d scsiDevice) {
 	}
 }
 
-// Fail makes I/O fail that waits for the target's lost sessions; live sessions
-// go on. Unwritten data is lost: only for a volume that is being detached.
-// It tells whether there was a lost session.
+// Fail ends the lost sessions of a target, so that I/O that waits for them
+// fails; live sessions go on. (The kernel takes no shorter recovery_tmo for a
+// session that is lost already.) What was not written is lost: only for a
+// volume that is being detached. It tells whether there was a lost session.
 func (i *Initiator) Fail(ctx context.Context, target string) (bool, error) {
 	sessions, err := i.sysfs.sessions(target)
 	if err != nil {
 		return false, err
 	}
-	lost := false
-	for _, s := range sessions {
-		if s.state != loggedIn {
-			i.failSession(ctx, s)
-			lost = true
-		}
+	lost := slices.DeleteFunc(sessions, func(s session) bool { return s.state == loggedIn })
+	if len(lost) == 0 {
+		return false, nil
 	}
-	return lost, nil
+	h, err := i.host(ctx)
+	if err != nil {
+		return true, err
+	}
+	for _, s := range lost {
+		err = errors.Join(err, i.logoutSession(ctx, h, s.id))
+	}
+	return true, err
 }
 
-func (i *Initiator) failSession(ctx context.Context, s session) {
-	err := i.writeAttribute(ctx, filepath.Join(s.dir, "recovery_tmo"), failNow)
-	if err := ignoreNotExist(err); err != nil {
-		i.log.Warn("cannot shorten a lost session's recovery", "session", s.id, "err", err)
-	}
+func (i *Initiator) logoutSession(ctx context.Context, h host, id string) error {
+	return ignoreExit(h.iscsiadm(ctx, "-m", "session", "-r", id, "--logout"), exitNoObjects, exitSessionNotFound)
 }
 
 // logout ends the sessions of a target by its name, and one by one those that
@@ -144,10 +153,11 @@ func (i *Initiator) failSession(ctx context.Context, s session) {
 func (i *Initiator) logout(ctx context.Context, h host, target string, sessions []session) error {
 	err := ignoreExit(h.iscsiadm(ctx, "-m", "node", "-T", target, "--logout"), exitNoObjects, exitSessionNotFound)
 	for _, s := range sessions {
-		if rest, _ := i.sysfs.sessions(target); !contains(rest, s.id) {
+		rest, _ := i.sysfs.sessions(target)
+		if !slices.ContainsFunc(rest, func(r session) bool { return r.id == s.id }) {
 			continue
 		}
-		err = errors.Join(err, ignoreExit(h.iscsiadm(ctx, "-m", "session", "-r", s.id, "--logout"), exitNoObjects, exitSessionNotFound))
+		err = errors.Join(err, i.logoutSession(ctx, h, s.id))
 	}
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
@@ -161,22 +171,9 @@ func (i *Initiator) logout(ctx context.Context, h host, target string, sessions 
 	return nil
 }
 
-func contains(sessions []session, id string) bool {
-	for _, s := range sessions {
-		if s.id == id {
-			return true
-		}
-	}
-	return false
-}
-
 func ignoreExit(err error, codes ...int) error {
-	if got, ok := child.ExitCode(err); ok {
-		for _, code := range codes {
-			if got == code {
-				return nil
-			}
-		}
+	if code, ok := child.ExitCode(err); ok && slices.Contains(codes, code) {
+		return nil
 	}
 	return err
 }

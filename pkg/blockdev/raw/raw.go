@@ -1,0 +1,193 @@
+// Package raw opens one existing regular file or block device as a
+// [blockdev.Device]. There is no pool, no record and no growth: what lies at
+// the path belongs to whoever put it there.
+//
+// A regular file offers to unmap where its file system punches holes. A block
+// device does not offer it yet.
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/fd"
+	"golang.org/x/sys/unix"
+)
+
+// Options say how a path is opened; the zero value is usable.
+type Options struct {
+	// ReadOnly opens without the right to write: writes fail with EROFS.
+	ReadOnly bool
+	// BlockSize is the logical block length in bytes, 512 or 4096. 0 is
+	// the block device's own, and 512 for a file.
+	BlockSize int
+
+	calls fd.Calls // a test's
+}
+
+// Open opens path. What is absent is [fs.ErrNotExist]; a directory, a pipe or
+// a file without one whole block is ErrInvalid. Open for writing takes the
+// path for itself: one that another opener has, or that is mounted, is
+// ErrBusy, since two writers would destroy each other's data. The part of a
+// file behind its last whole block is left alone.
+func Open(path string, o Options) (blockdev.Device, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	kind := st.Mode().Type()
+	isDisk := kind == fs.ModeDevice
+	if kind != 0 && !isDisk {
+		return nil, fmt.Errorf("%s is no regular file or block device but %v: %w", path, kind, blockdev.ErrInvalid)
+	}
+	f, err := openFile(path, o.ReadOnly, isDisk)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDevice(f, path, o, isDisk)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return d, nil
+}
+
+// openFile opens path and takes it for itself.
+func openFile(path string, readOnly, isDisk bool) (*os.File, error) {
+	flag := os.O_RDWR
+	if readOnly {
+		flag = os.O_RDONLY
+	} else if isDisk {
+		flag |= os.O_EXCL // refused while it is mounted or claimed
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("%s: mounted or claimed by another: %w", path, blockdev.ErrBusy)
+	}
+	if err != nil || isDisk { // udev takes locks on disks, for itself
+		return f, err
+	}
+	lock := unix.LOCK_EX
+	if readOnly {
+		lock = unix.LOCK_SH
+	}
+	err = unix.Flock(int(f.Fd()), lock|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		err = fmt.Errorf("locked by another opener: %w", blockdev.ErrBusy)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device, error) {
+	alignment := int64(1)
+	if isDisk {
+		logical, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+		if err != nil {
+			return nil, fmt.Errorf("logical block size: %w", err)
+		}
+		alignment = int64(logical)
+	}
+	blockSize, err := chooseBlockSize(o.BlockSize, int(alignment))
+	if err != nil {
+		return nil, err
+	}
+	end, err := f.Seek(0, io.SeekEnd) // of a block device too, unlike Stat
+	if err != nil {
+		return nil, err
+	}
+	size := end - end%int64(blockSize)
+	if size == 0 {
+		return nil, fmt.Errorf("%d bytes are not one block of %d: %w", end, blockSize, blockdev.ErrInvalid)
+	}
+	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Calls: o.calls}
+	if o.ReadOnly {
+		return readOnly{fd.New(f, options)}, nil
+	}
+	if !isDisk {
+		options.Granularity = granularity(f, end)
+	}
+	d := fd.New(f, options)
+	if options.Granularity > 0 {
+		return thin{d}, nil
+	}
+	return d, nil
+}
+
+// chooseBlockSize returns what was asked for where the medium has no larger
+// blocks itself.
+func chooseBlockSize(asked, medium int) (int, error) {
+	chosen := asked
+	if asked == 0 {
+		chosen = max(medium, 512)
+	}
+	if chosen != 512 && chosen != 4096 {
+		return 0, fmt.Errorf("block size %d is neither 512 nor 4096: %w", chosen, blockdev.ErrInvalid)
+	}
+	if chosen < medium {
+		return 0, fmt.Errorf("block size %d is smaller than the device's own, %d: %w", chosen, medium, blockdev.ErrInvalid)
+	}
+	return chosen, nil
+}
+
+// granularity returns the unit of hole punching in bytes, 0 where there is
+// none. It asks behind the end of the file, where a hole changes nothing.
+func granularity(f *os.File, end int64) int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Blksize < 512 || st.Blksize&(st.Blksize-1) != 0 {
+		return 0
+	}
+	unit := int64(st.Blksize)
+	behind := end + unit - 1
+	behind -= behind % unit
+	if unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, behind, unit) != nil {
+		return 0
+	}
+	return unit
+}
+
+// thin is a regular file on a file system that punches holes.
+type thin struct{ *fd.Device }
+
+var _ blockdev.Unmapper = thin{}
+
+// Unmap punches a hole.
+func (d thin) Unmap(off, n int64) error { return d.Punch(off, n) }
+
+// UnmapGranularity is the file system's block in bytes.
+func (d thin) UnmapGranularity() int64 { return d.PunchGranularity() }
+
+// readOnly is a medium opened without the right to write.
+type readOnly struct{ medium *fd.Device }
+
+var _ blockdev.NowaitReader = readOnly{}
+
+// ReadAt fills p.
+func (d readOnly) ReadAt(p []byte, off int64) (int, error) { return d.medium.ReadAt(p, off) }
+
+// ReadAtNowait reads what is in memory.
+func (d readOnly) ReadAtNowait(p []byte, off int64) (int, error) {
+	return d.medium.ReadAtNowait(p, off)
+}
+
+// WriteAt fails with EROFS.
+func (d readOnly) WriteAt([]byte, int64) (int, error) {
+	return 0, fmt.Errorf("opened read-only: %w", unix.EROFS)
+}
+
+// Sync has nothing to do.
+func (d readOnly) Sync() error { return nil }
+
+// Size is in bytes.
+func (d readOnly) Size() int64 { return d.medium.Size() }
+
+// BlockSize is the logical block length in bytes.
+func (d readOnly) BlockSize() int { return d.medium.BlockSize() }
+
+// Close closes the medium.
+func (d readOnly) Close() error { return d.medium.Close() }

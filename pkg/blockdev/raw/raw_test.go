@@ -1,0 +1,174 @@
+package raw
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/blockdevtest"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/fd"
+	"golang.org/x/sys/unix"
+)
+
+func makeFile(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDevice(t *testing.T) {
+	var path string
+	var fail bool
+	open := func(t *testing.T, blockSize int) blockdev.Device {
+		fail = false
+		d, err := Open(path, Options{BlockSize: blockSize, calls: fd.Calls{Fdatasync: func(n int) error {
+			if fail {
+				fail = false
+				return unix.EIO
+			}
+			return unix.Fdatasync(n)
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.Close() }) // closed already, where the test did
+		return d
+	}
+	blockdevtest.DeviceSuite{
+		Open: func(t *testing.T, size int64, blockSize int) blockdev.Device {
+			path = makeFile(t, size)
+			return open(t, blockSize)
+		},
+		Has:      blockdevtest.All &^ blockdevtest.Marks,
+		FailSync: func(*testing.T, blockdev.Device) { fail = true },
+		Reopen: func(t *testing.T, d blockdev.Device) blockdev.Device {
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return open(t, d.BlockSize())
+		},
+	}.Run(t)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, path string
+		o          Options
+		want       error
+	}{
+		{"nothing", filepath.Join(dir, "nothing"), Options{}, fs.ErrNotExist},
+		{"no path", "", Options{}, fs.ErrNotExist},
+		{"a directory", dir, Options{}, blockdev.ErrInvalid},
+		{"a pipe", pipe, Options{}, blockdev.ErrInvalid},
+		{"a character device", "/dev/null", Options{}, blockdev.ErrInvalid},
+		{"an empty file", makeFile(t, 0), Options{}, blockdev.ErrInvalid},
+		{"less than a block", makeFile(t, 4095), Options{BlockSize: 4096}, blockdev.ErrInvalid},
+		{"block size 1024", makeFile(t, 4096), Options{BlockSize: 1024}, blockdev.ErrInvalid},
+		{"block size -1", makeFile(t, 4096), Options{BlockSize: -1}, blockdev.ErrInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := Open(tt.path, tt.o); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestChooseBlockSize(t *testing.T) {
+	tests := []struct{ asked, medium, want int }{
+		{0, 1, 512}, {0, 512, 512}, {0, 4096, 4096}, {512, 512, 512}, {4096, 512, 4096}, {4096, 1, 4096},
+		{512, 4096, 0}, {0, 8192, 0}, {1024, 1, 0},
+	}
+	for _, tt := range tests {
+		got, err := chooseBlockSize(tt.asked, tt.medium)
+		if got != tt.want || (err == nil) != (tt.want != 0) {
+			t.Errorf("chooseBlockSize(%d, %d) = %d, %v, want %d", tt.asked, tt.medium, got, err, tt.want)
+		}
+	}
+}
+
+// A file's last part of a block is neither served nor touched, and looking
+// for holes changes nothing.
+func TestOddLength(t *testing.T) {
+	path := makeFile(t, 0)
+	want := bytes.Repeat([]byte{7}, 4096+300)
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Size() != 4096 {
+		t.Errorf("size %d, want 4096", d.Size())
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("Open changed the file: %v", err)
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	path := makeFile(t, 1<<20)
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(path, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.WriteAt(make([]byte, 512), 0); !errors.Is(err, unix.EROFS) {
+		t.Errorf("WriteAt: %v, want EROFS", err)
+	}
+	if n, err := d.ReadAt(make([]byte, 512), 0); n != 512 || err != nil {
+		t.Errorf("ReadAt = %d, %v", n, err)
+	}
+	if _, ok := d.(blockdev.Unmapper); ok {
+		t.Error("a read-only device offers to unmap")
+	}
+}
+
+func TestLocks(t *testing.T) {
+	tests := []struct {
+		first, second bool // read-only
+		busy          bool
+	}{{true, true, false}, {true, false, true}, {false, true, true}, {false, false, true}}
+	for _, tt := range tests {
+		path := makeFile(t, 1<<20)
+		d, err := Open(path, Options{ReadOnly: tt.first})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := Open(path, Options{ReadOnly: tt.second})
+		if errors.Is(err, blockdev.ErrBusy) != tt.busy || (err != nil) != tt.busy {
+			t.Errorf("%+v: %v", tt, err)
+		}
+		if err == nil {
+			_ = second.Close()
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if d, err = Open(path, Options{}); err != nil {
+			t.Fatalf("after Close: %v", err)
+		}
+		_ = d.Close()
+	}
+}

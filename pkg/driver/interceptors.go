@@ -55,7 +55,7 @@ func logOutcome(logger klog.Logger, req any, err error, took time.Duration) {
 	case code == codes.Internal || code == codes.Unknown:
 		logger.Error(err, "CSI call failed", values...)
 	case err != nil:
-		logger.Info("CSI call refused", append(values, "reason", err.Error())...)
+		logger.Info("CSI call refused", append(values, "reason", status.Convert(err).Message())...)
 	case len(requestIDs(req)) == 0:
 		logger.V(levelProbe).Info("CSI call", values...)
 	default:

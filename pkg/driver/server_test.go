@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"k8s.io/klog/v2"
 )
 
 func TestEndpointPath(t *testing.T) {
@@ -39,7 +41,7 @@ func TestEndpointPath(t *testing.T) {
 // serving runs Serve until the test ends and returns a connection to it.
 func serving(t *testing.T, socket string, register func(*grpc.Server)) *grpc.ClientConn {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logr.Discard()))
 	done := make(chan error, 1)
 	go func() { done <- Serve(ctx, "unix://"+socket, register) }()
 	t.Cleanup(func() {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/mem"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 )
@@ -69,12 +70,14 @@ func TestExportThatFailsLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lun := lunConfig("x", 0x3<<60, device)
-	lun.Vendor = "nine char"
-	if err := NewExporter(server).Export(TargetName("x"), lun); err == nil {
-		t.Fatal("a vendor of nine characters was taken")
+	if err := NewExporter(server).Export(TargetName("x"), lunConfig("x", 0x3<<60, oddDevice{device})); err == nil {
+		t.Fatal("a device with blocks of 1000 bytes was taken")
 	}
 	if left := server.Targets(); len(left) != 0 {
 		t.Errorf("%d targets left", len(left))
 	}
 }
+
+type oddDevice struct{ blockdev.Device }
+
+func (oddDevice) BlockSize() int { return 1000 }

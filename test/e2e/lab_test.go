@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/test/e2e/lab"
@@ -28,22 +29,83 @@ func newLab(t *testing.T) *lab.Lab {
 // boot boots n guests at once, node-1 and up, each made as cfg says.
 func boot(t *testing.T, l *lab.Lab, n int, cfg lab.GuestConfig) []*lab.Guest {
 	t.Helper()
-	guests, errs := make([]*lab.Guest, n), make(chan error, n)
-	for i := range n {
-		go func() {
-			cfg := cfg
-			cfg.Name = fmt.Sprintf("node-%d", i+1)
-			var err error
-			guests[i], err = l.Boot(t.Context(), cfg)
-			errs <- err
-		}()
+	configs := make([]lab.GuestConfig, n)
+	for i := range configs {
+		configs[i] = cfg
+		configs[i].Name = fmt.Sprintf("node-%d", i+1)
 	}
-	for range n {
-		if err := <-errs; err != nil {
-			t.Fatal(err)
-		}
+	guests, err := l.BootAll(t.Context(), configs...)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return guests
+}
+
+// cluster is a controller outside and a node in each of some guests.
+type cluster struct {
+	lab        *lab.Lab
+	controller *lab.Controller
+	nodes      []*lab.Node
+}
+
+// detachGrace keeps tests short that take the target away for good.
+const detachGrace = "--detach-grace=3s"
+
+func newCluster(t *testing.T, guests int) *cluster {
+	t.Helper()
+	c := &cluster{lab: newLab(t)}
+	var err error
+	if c.controller, err = c.lab.StartController(t.Context(), c.lab.Outside); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range boot(t, c.lab, guests, lab.GuestConfig{State: 256 << 20}) {
+		n, err := c.lab.StartNode(t.Context(), g, detachGrace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	return c
+}
+
+// create makes a volume whose name is the test's.
+func (c *cluster) create(t *testing.T, claim lab.Claim) *lab.Volume {
+	t.Helper()
+	claim.Name = "pvc-" + strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(t.Name()))
+	v, err := c.controller.Create(t.Context(), claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// must fails the test unless a step went well.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func attach(t *testing.T, v *lab.Volume, n *lab.Node, pod string) string {
+	t.Helper()
+	path, err := v.Attach(t.Context(), n, pod)
+	must(t, err)
+	return path
+}
+
+// checkClean fails the test if the node still has a session, a record of one,
+// a SCSI disk, or a mount of ours.
+func checkClean(t *testing.T, n *lab.Node) {
+	t.Helper()
+	left := shell(t, n.Guest.Machine, `
+		ls -A /sys/class/iscsi_session
+		ls -A /etc/iscsi/nodes
+		ls -A /sys/class/scsi_disk
+		grep -E 'kubernetes.io.csi' /proc/mounts || true`)
+	if left != "" {
+		t.Errorf("left on %s:\n%s", n.Guest.Name, left)
+	}
 }
 
 // shell runs a script on a machine and fails the test when it fails.

@@ -155,7 +155,8 @@ func (a *act) grow(ctx context.Context) (string, error) {
 	if total < 2*gibibyte*9/10 {
 		return "", fmt.Errorf("the file system says %d bytes", total)
 	}
-	return n.Guest.Output(ctx, "df", "-h", "--output=size,used,avail,target", a.path)
+	size, err := n.Guest.Output(ctx, "findmnt", "-nro", "FSTYPE,SIZE,AVAIL", a.path)
+	return size + " free, by the file system", err
 }
 
 // sessions shows both ends: what the controller has published, and who is

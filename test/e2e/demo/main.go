@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/csi-ietd/csi-ietd/test/e2e/lab"
 )
 
@@ -47,23 +49,30 @@ func setUp(ctx context.Context, guests int) (*stage, error) {
 	if s.controller, err = l.StartController(ctx, l.Outside); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	booted := make(chan error)
-	for i := range s.nodes {
-		go func() {
-			g, err := l.Boot(ctx, lab.GuestConfig{Name: fmt.Sprintf("node-%d", i+1)})
-			if err == nil {
-				s.nodes[i], err = l.StartNode(ctx, g)
-			}
-			booted <- err
-		}()
-	}
-	for range s.nodes {
-		err = errors.Join(err, <-booted)
-	}
-	if err != nil {
+	if err := s.startNodes(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return s, nil
+}
+
+func (s *stage) startNodes(ctx context.Context) error {
+	var configs []lab.GuestConfig
+	for i := range s.nodes {
+		configs = append(configs, lab.GuestConfig{Name: fmt.Sprintf("node-%d", i+1)})
+	}
+	guests, err := s.lab.BootAll(ctx, configs...)
+	if err != nil {
+		return err
+	}
+	starts, ctx := errgroup.WithContext(ctx)
+	for i, g := range guests {
+		starts.Go(func() error {
+			var err error
+			s.nodes[i], err = s.lab.StartNode(ctx, g)
+			return err
+		})
+	}
+	return starts.Wait()
 }
 
 // playground is make lab.

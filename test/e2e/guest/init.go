@@ -200,7 +200,12 @@ func (m *machine) mountState() error {
 			return err
 		}
 	}
-	return os.WriteFile(initiatorConf, conf, 0o600)
+	if err := os.WriteFile(initiatorConf, conf, 0o600); err != nil {
+		return err
+	}
+	// Nothing is to be seen through a second path: mounts under the kept
+	// directories would appear there too.
+	return unix.Unmount(stateDir, unix.MNT_DETACH)
 }
 
 func (m *machine) nameIt() error {

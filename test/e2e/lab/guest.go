@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
 )
 
@@ -56,29 +58,56 @@ const (
 	haltTimeout   = 20 * time.Second
 )
 
-// Boot makes a guest, turns it on and returns when its agent answers. Several
-// may boot at once.
+// Boot makes a guest, turns it on and returns when its agent answers.
 func (l *Lab) Boot(ctx context.Context, cfg GuestConfig) (*Guest, error) {
-	g := l.newGuest(cfg)
-	if err := os.MkdirAll(g.dir(), 0o755); err != nil {
+	g, err := l.newGuest(cfg)
+	if err != nil {
 		return nil, err
 	}
-	if err := g.makeDisks(ctx); err != nil {
-		return nil, err
-	}
-	if err := makeTaps(g.index); err != nil {
-		return nil, err
-	}
-	return g, g.PowerOn(ctx)
+	return g, g.makeAndBoot(ctx)
 }
 
-func (l *Lab) newGuest(cfg GuestConfig) *Guest {
+// BootAll boots several guests at once. They get their addresses in the order
+// given.
+func (l *Lab) BootAll(ctx context.Context, configs ...GuestConfig) ([]*Guest, error) {
+	guests := make([]*Guest, len(configs))
+	boots, ctx := errgroup.WithContext(ctx)
+	for i, cfg := range configs {
+		g, err := l.newGuest(cfg)
+		if err != nil {
+			return nil, errors.Join(err, boots.Wait())
+		}
+		guests[i] = g
+		boots.Go(func() error { return g.makeAndBoot(ctx) })
+	}
+	return guests, boots.Wait()
+}
+
+func (l *Lab) newGuest(cfg GuestConfig) (*Guest, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, other := range l.guests {
+		if other.Name == cfg.Name {
+			return nil, fmt.Errorf("there is a guest %s already", cfg.Name)
+		}
+	}
 	g := &Guest{lab: l, cfg: cfg, index: len(l.guests) + 1}
 	g.Machine = &Machine{Name: cfg.Name, Storage: storageOf(g.index), bin: "/run/lab/bin", logs: "/run/lab/share"}
 	l.guests = append(l.guests, g)
-	return g
+	return g, nil
+}
+
+func (g *Guest) makeAndBoot(ctx context.Context) error {
+	if err := os.MkdirAll(g.dir(), 0o755); err != nil {
+		return err
+	}
+	if err := g.makeDisks(ctx); err != nil {
+		return err
+	}
+	if err := makeTaps(g.index); err != nil {
+		return err
+	}
+	return g.PowerOn(ctx)
 }
 
 // dir is the guest's directory outside; the guest writes its logs there.

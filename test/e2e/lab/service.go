@@ -12,7 +12,9 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
 )
@@ -79,16 +81,28 @@ func (s *Service) Start(ctx context.Context) error {
 		}
 	}()
 	defer done(nil)
-	probe, err := csi.NewIdentityClient(s.Conn).Probe(ready, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-	switch {
-	case err == nil && (probe.Ready == nil || probe.Ready.Value):
-		return nil
-	case err == nil:
-		err = errors.New("it says that it is not ready")
-	case ready.Err() != nil:
-		err = context.Cause(ready)
+	if err := s.awaitReady(ready); err != nil {
+		return fmt.Errorf("starting %s on %s: %w (its log is %s there)", s.command.Args[1], s.machine.Name, err, s.command.Log)
 	}
-	return fmt.Errorf("starting %s on %s: %w (its log is %s there)", s.command.Args[1], s.machine.Name, err, s.command.Log)
+	return nil
+}
+
+// awaitReady asks until there is an answer. A probe that finds the connection
+// to the process before this one still open fails and is asked again.
+func (s *Service) awaitReady(ctx context.Context) error {
+	for {
+		probe, err := csi.NewIdentityClient(s.Conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil && (probe.Ready == nil || probe.Ready.Value):
+			return nil
+		case err == nil:
+			return errors.New("it says that it is not ready")
+		case status.Code(err) != codes.Unavailable:
+			return err
+		}
+	}
 }
 
 // Kill ends the process and what it has started with SIGKILL, as the end of a

@@ -35,7 +35,7 @@ func (i *Initiator) lockRecords(ctx context.Context, h host) (unlock func(), err
 	err = poll(ctx, func() (bool, error) {
 		err := os.Link(file, held)
 		if errors.Is(err, fs.ErrExist) {
-			return false, i.breakStaleLock(held)
+			return false, i.breakStaleLock(held, time.Now())
 		}
 		return err == nil, err
 	})
@@ -48,12 +48,12 @@ func (i *Initiator) lockRecords(ctx context.Context, h host) (unlock func(), err
 // breakStaleLock removes the lock of an iscsiadm that was killed: nothing else
 // would, and every later iscsiadm on the host would wait 30 s for it. A link's
 // age is the inode's change time.
-func (i *Initiator) breakStaleLock(held string) error {
+func (i *Initiator) breakStaleLock(held string, now time.Time) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(held, &st); err != nil {
 		return ignoreNotExist(err)
 	}
-	age := time.Since(time.Unix(st.Ctim.Unix()))
+	age := now.Sub(time.Unix(st.Ctim.Unix()))
 	if age < staleAfter {
 		return nil
 	}

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -23,8 +22,8 @@ func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 	if _, err := c.volumes.Get(ctx, req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if why := unsupported(capabilities, req.GetParameters(), req.GetMutableParameters()); why != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: why.Error()}, nil
+	if why := unsupported(capabilities, req.GetParameters(), req.GetMutableParameters()); why != "" {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: why}, nil
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext:      req.GetVolumeContext(),
@@ -33,18 +32,18 @@ func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 	}}, nil
 }
 
-// unsupported says why no volume is as asked for; nil if one can be.
-func unsupported(capabilities []volume.Capability, parameters, mutable map[string]string) error {
+// unsupported says why no volume is as asked for; empty if one can be.
+func unsupported(capabilities []volume.Capability, parameters, mutable map[string]string) string {
 	if err := volume.CheckCapabilities(capabilities); err != nil {
-		return err
+		return err.Error()
 	}
 	if err := checkParameters(parameters); err != nil {
-		return err
+		return err.Error()
 	}
 	if len(mutable) > 0 {
-		return fmt.Errorf("%w: mutable parameters", volume.ErrUnsupported)
+		return "mutable parameters are not supported"
 	}
-	return nil
+	return ""
 }
 
 // GetCapacity says how much a new volume may have: nothing, where none could be
@@ -55,7 +54,7 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 		return nil, err
 	}
 	var bytes int64
-	if req.GetAccessibleTopology() == nil && unsupported(capabilities, req.GetParameters(), nil) == nil {
+	if req.GetAccessibleTopology() == nil && unsupported(capabilities, req.GetParameters(), nil) == "" {
 		if bytes, err = c.volumes.Available(ctx); err != nil {
 			return nil, err
 		}

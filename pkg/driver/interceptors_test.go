@@ -16,7 +16,7 @@ import (
 )
 
 // chained runs a request through all interceptors and returns what was logged.
-func chained(t *testing.T, req any, handler grpc.UnaryHandler) (any, error, string) {
+func chained(t *testing.T, req any, handler grpc.UnaryHandler) (resp any, log string, err error) {
 	t.Helper()
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(10)))
 	info := &grpc.UnaryServerInfo{FullMethod: "/csi.v1.Test/Call"}
@@ -24,9 +24,9 @@ func chained(t *testing.T, req any, handler grpc.UnaryHandler) (any, error, stri
 		next := handler
 		handler = func(ctx context.Context, req any) (any, error) { return i(ctx, req, info, next) }
 	}
-	resp, err := handler(t.Context(), req)
-	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-	return resp, err, log
+	resp, err = handler(t.Context(), req)
+	log = logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	return resp, log, err
 }
 
 func reversed(in []grpc.UnaryServerInterceptor) []grpc.UnaryServerInterceptor {
@@ -40,7 +40,7 @@ func reversed(in []grpc.UnaryServerInterceptor) []grpc.UnaryServerInterceptor {
 func TestCallLog(t *testing.T) {
 	req := &csi.ControllerUnpublishVolumeRequest{VolumeId: "pool.volume", NodeId: "node",
 		Secrets: map[string]string{"password": "PLANTED-SECRET"}}
-	_, err, log := chained(t, req, func(context.Context, any) (any, error) { return nil, volume.ErrPending })
+	_, log, err := chained(t, req, func(context.Context, any) (any, error) { return nil, volume.ErrPending })
 	if status.Code(err) != codes.Aborted {
 		t.Errorf("err = %v", err)
 	}
@@ -61,7 +61,10 @@ func TestLogHidesPrivateFields(t *testing.T) {
 		VolumeCapability: mountCapability("ext4", "password=PLANTED-FLAG"),
 		Secrets:          map[string]string{"k": "PLANTED-SECRET"},
 	}
-	_, _, log := chained(t, req, func(context.Context, any) (any, error) { return nil, nil })
+	_, log, err := chained(t, req, func(context.Context, any) (any, error) { return nil, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	if strings.Contains(log, "PLANTED") {
 		t.Errorf("a private value is in the log:\n%s", log)
 	}
@@ -74,7 +77,7 @@ func TestLogHidesPrivateFields(t *testing.T) {
 }
 
 func TestPanicIsInternal(t *testing.T) {
-	_, err, log := chained(t, &csi.ProbeRequest{}, func(context.Context, any) (any, error) { panic("boom") })
+	_, log, err := chained(t, &csi.ProbeRequest{}, func(context.Context, any) (any, error) { panic("boom") })
 	if status.Code(err) != codes.Internal {
 		t.Errorf("err = %v", err)
 	}
@@ -87,7 +90,7 @@ func TestPanicIsInternal(t *testing.T) {
 }
 
 func TestBadFieldNeverReachesHandler(t *testing.T) {
-	_, err, log := chained(t, &csi.DeleteVolumeRequest{VolumeId: sized(1 << 19)}, func(context.Context, any) (any, error) {
+	_, log, err := chained(t, &csi.DeleteVolumeRequest{VolumeId: sized(1 << 19)}, func(context.Context, any) (any, error) {
 		t.Error("the handler was called")
 		return nil, nil
 	})

@@ -51,7 +51,7 @@ func Serve(ctx context.Context, endpoint string, register func(*grpc.Server), op
 	case <-ctx.Done():
 	}
 	stopServer(server, stopTimeout)
-	<-served
+	_ = <-served // it was told to stop
 	return nil
 }
 

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 )
 
 // Attach opens a generation; see [Service]. The order is: fences that an
@@ -178,12 +177,9 @@ func (e *entry) fenced(nodeUUID string) []string {
 // it returns when the last is.
 func (m *Manager) fence(ctx context.Context, e *entry, nodes []string) error {
 	errs := make([]error, len(nodes))
-	var g errgroup.Group
+	var g sync.WaitGroup
 	for i, node := range nodes {
-		g.Go(func() error {
-			errs[i] = m.exporter.Revoke(ctx, TargetName(e.uuid), InitiatorName(node))
-			return nil
-		})
+		g.Go(func() { errs[i] = m.exporter.Revoke(ctx, TargetName(e.uuid), InitiatorName(node)) })
 	}
 	g.Wait()
 	for i, node := range nodes {

@@ -51,7 +51,9 @@ func Serve(ctx context.Context, endpoint string, register func(*grpc.Server), op
 	case <-ctx.Done():
 	}
 	stopServer(server, stopTimeout)
-	_ = <-served // it was told to stop
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve %s: %w", endpoint, err)
+	}
 	return nil
 }
 

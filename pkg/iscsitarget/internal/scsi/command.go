@@ -16,15 +16,15 @@ const (
 type Kind uint8
 
 const (
-	// Done: Status and Data are final, nothing is left to call.
+	// Done says that Status and Data are final: nothing is left to call.
 	Done Kind = iota
-	// Exec: call Execute once, off the connection's goroutine (it may
-	// block), with the Length bytes of parameter data that the initiator
-	// sends (none where Dir is not DataOut).
+	// Exec asks to call Execute once, off the connection's goroutine (it
+	// may block), with the Length bytes of parameter data that the
+	// initiator sends (none where Dir is not DataOut).
 	Exec
-	// Read: call ReadAt for every part of [0, Length).
+	// Read asks to call ReadAt for every part of [0, Length).
 	Read
-	// Write: call WriteAt for every part of [0, Length) as the data
+	// Write asks to call WriteAt for every part of [0, Length) as the data
 	// arrives, then Finish once. The parts may come in any order and
 	// concurrently. The first status that is not GOOD is the command's.
 	Write

@@ -173,10 +173,10 @@ func (d *durability) sync() error {
 func (d *durability) lose(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.logger.Error("Sync failed: acknowledged writes may be lost", "stages", d.mark.Stages, "err", cause)
 	if len(d.mark.Stages) == 0 {
 		return
 	}
+	d.logger.Error("Sync failed: acknowledged writes may be lost", "stages", d.mark.Stages, "err", cause)
 	d.marked.Store(false)
 	next := d.lostMark()
 	for l := range d.attached {

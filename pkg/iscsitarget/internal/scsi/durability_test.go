@@ -63,6 +63,9 @@ func sortedStages(s []blockdev.Stage) map[blockdev.Stage]bool {
 	return set
 }
 
+// pass lets a bubble's time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 func stages(s ...blockdev.Stage) []blockdev.Stage { return s }
 
 func (m *machine) on(n *Nexus, want, cdb string) {
@@ -86,6 +89,9 @@ func TestPowerCutTurnsIntoErrors(t *testing.T) {
 		"41 00 00000004 00 0001 00", "93 00 0000000000000001 00000001 00 00", "91",
 	} {
 		m.on(back, "4/4400", cdb)
+		if c := back.Decode([8]byte{}, parse(t, cdb)); c.Kind != Done {
+			t.Errorf("%s: not refused at once", cdb)
+		}
 	}
 	for _, cdb := range []string{"00", "12 00 00 00 24 00", "25", "1A 00 3F 00 FF 00"} {
 		m.on(back, "good", cdb)
@@ -214,28 +220,28 @@ func TestMarkIsClearedWhenCleanAndQuiet(t *testing.T) {
 			}
 		}
 		m.on(m.nexus, "good", writeOne)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		marked(true) // never flushed
 		m.on(m.nexus, "good", syncAll)
-		time.Sleep(quietPeriod - time.Millisecond)
+		pass(quietPeriod - time.Millisecond)
 		marked(true)
 		m.on(m.nexus, "good", syncAll) // the quiet period starts again
-		time.Sleep(quietPeriod - time.Millisecond)
+		pass(quietPeriod - time.Millisecond)
 		marked(true)
-		time.Sleep(time.Millisecond)
+		pass(time.Millisecond)
 		marked(false)
 		m.on(m.nexus, "good", writeOne)
 		marked(true)
 		m.on(m.nexus, "good", syncAll)
 		m.on(m.nexus, "good", writeOne) // not clean any more
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		marked(true)
 		m.on(m.nexus, "good", syncAll)
 		m.disk.set(func() { m.disk.markErr = errDisk })
-		time.Sleep(quietPeriod)
+		pass(quietPeriod)
 		marked(true)
 		m.disk.set(func() { m.disk.markErr = nil })
-		time.Sleep(quietPeriod) // tried again
+		pass(quietPeriod) // tried again
 		marked(false)
 	})
 }
@@ -250,11 +256,11 @@ func TestNotCleanWhileAWriteIsUnderWay(t *testing.T) {
 		go func() { m.on(m.nexus, "good", writeOne); close(done) }()
 		<-under
 		m.on(m.nexus, "good", syncAll)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		m.wantMark("boot-1", stages(stage("a", 1)), nil)
 		close(hold)
 		<-done
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		m.wantMark("boot-1", stages(stage("a", 1)), nil)
 
 		// A write that begins and ends while the Sync runs.
@@ -265,11 +271,11 @@ func TestNotCleanWhileAWriteIsUnderWay(t *testing.T) {
 		m.on(m.nexus, "good", writeOne)
 		close(release)
 		<-synced
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		m.wantMark("boot-1", stages(stage("a", 1)), nil)
 		m.disk.syncing = nil
 		m.on(m.nexus, "good", syncAll)
-		time.Sleep(quietPeriod)
+		pass(quietPeriod)
 		synctest.Wait()
 		m.wantMark("", nil, nil)
 	})
@@ -287,8 +293,12 @@ func TestFailedSyncLosesTheStages(t *testing.T) {
 			m := newMachine(t)
 			m.on(m.nexus, "good", writeOne)
 			inFlight := m.nexus.Decode([8]byte{}, parse(t, writeOne))
+			flush := m.nexus.Decode([8]byte{}, parse(t, syncAll))
 			m.disk.syncErr = errDisk
 			fail(m)
+			if _, st := flush.Execute(t.Context(), nil); text(st) != "4/4400" {
+				t.Errorf("a flush decoded before: %s", text(st))
+			}
 			m.on(m.nexus, "4/4400", syncAll) // the disk itself would say yes
 			m.on(m.nexus, "4/4400", readOne)
 			if st := inFlight.WriteAt(pattern(512), 0); text(st) != "4/4400" {
@@ -344,7 +354,7 @@ func TestFailedSyncWriteIsProbed(t *testing.T) {
 	m.on(n, "good", writeOne)
 	d.syncErr = blockdev.ErrLostWrites // the Sync half failed: the device is marked for it
 	m.on(n, "3/0C00 at 4", writeFUA)
-	m.on(n, "4/4400", syncAll)
+	m.on(n, "4/4400", readOne)
 }
 
 type brokenSyncWriter struct{}
@@ -361,7 +371,7 @@ func TestLossThatCannotBeRemembered(t *testing.T) {
 		m.wantMark("boot-1", stages(stage("a", 1)), nil)
 		m.on(m.stage("b", 1), "4/4400", writeOne)
 		m.disk.set(func() { m.disk.markErr = nil })
-		time.Sleep(quietPeriod)
+		pass(quietPeriod)
 		synctest.Wait()
 		m.wantMark("", nil, stages(stage("a", 1)))
 	})

@@ -21,6 +21,7 @@ func executeSynchronizeCache(_ context.Context, c Command, _ []byte) ([]byte, St
 // those whose writes an earlier flush lost.
 func (l *itl) flush() Status {
 	if err := l.unit.durability.flush(); err != nil {
+		l.unit.config.Logger.Error("Flush failed", "err", err)
 		return SenseInternalTargetFailure
 	}
 	return l.admitMedium()

@@ -94,8 +94,7 @@ func TestTransferRefusals(t *testing.T) {
 		{"08 00 00 00 01 04", "5/2400 byte 5 bit 2"},
 		{"A8 00 00000000 00000001 00 04", "5/2400 byte 11 bit 2"},
 		{"88 00 0000000000000000 00000001 00 04", "5/2400 byte 15 bit 2"},
-		{"28 00 00000000 00 8001 00", "5/2400 byte 7 bit 7"},
-		{"A8 00 00000000 00008001 00 00", "5/2400 byte 6 bit 7"},
+		{"A8 00 00000000 00080001 00 00", "5/2400 byte 6 bit 7"},
 		{"8A 00 0000000000000000 FFFFFFFF 00 00", "5/2400 byte 10 bit 7"},
 		{"88 00 FFFFFFFFFFFFFFFF 00000001 00 00", "5/2100"},
 		{"88 00 FFFFFFFFFFFFFFFF FFFFFFFF 00 00", "5/2100"},
@@ -105,7 +104,7 @@ func TestTransferRefusals(t *testing.T) {
 	} {
 		r.expect(x.want, x.cdb)
 	}
-	if c := r.nexus.Decode([8]byte{}, parse(t, "A8 00 00000000 00008000 00 00")); c.Kind != Read || c.Length != 16<<20 {
+	if c := r.nexus.Decode([8]byte{}, parse(t, "A8 00 00000000 00080000 00 00")); c.Kind != Read || c.Length != 256<<20 {
 		t.Errorf("MAXIMUM TRANSFER LENGTH itself: kind %v, %d bytes", c.Kind, c.Length)
 	}
 }

@@ -30,6 +30,10 @@ var (
 	SenseNotEnoughUnsolicitedData  = check(abortedCommand, 0x0C0D)
 	SenseProtocolCRC               = check(abortedCommand, 0x4705)
 
+	// SenseInvalidFieldInCommandIU: the length or direction that the
+	// initiator expects does not fit the CDB.
+	SenseInvalidFieldInCommandIU = check(illegalRequest, ascInvalidFieldInCommandIU)
+
 	SenseInternalTargetFailure = check(hardwareError, ascInternalTargetFailure)
 )
 

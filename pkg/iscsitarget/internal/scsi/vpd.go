@@ -7,7 +7,7 @@ import (
 
 // Limits and hints of VPD page B0h, in bytes; fields are in logical blocks.
 const (
-	maxTransferBytes     = 16 << 20
+	maxTransferBytes     = 256 << 20 // data moves in bursts, so nothing needs it small
 	optimalTransferBytes = 1 << 20
 )
 

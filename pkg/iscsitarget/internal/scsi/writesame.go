@@ -67,19 +67,20 @@ func (r request) writeSameFlags() Status {
 	return StatusGood
 }
 
-// executeWriteSame writes one block over and over. Zeros go the short way: a
-// unit that was asked to unmap them may (SBC-3 section 4.7.3.4.4), as they
-// read as zeros either way.
+// executeWriteSame writes one block over and over, zeros the short way. With
+// UNMAP the blocks are unmapped whatever the block sent: SBC-3 lets a unit with
+// LBPRZ do so for zeros alone, but initiators and conformance suites have
+// learnt from the targets in use (LIO, tgt, SCST), which go by the bit.
 func executeWriteSame(ctx context.Context, c Command, params []byte) ([]byte, Status) {
 	if int64(len(params)) < c.Length {
 		return nil, check(illegalRequest, ascInvalidFieldInCommandIU)
 	}
 	u, block := c.itl.unit, params[:c.Length]
 	var st Status
-	switch zeros := isZero(block); {
-	case zeros && c.cdb[1]&writeUnmapBit != 0:
+	switch {
+	case c.cdb[1]&writeUnmapBit != 0:
 		st = c.inSteps(ctx, zeroStepBytes, c.unmapStep)
-	case zeros && u.zeroer != nil:
+	case u.zeroer != nil && isZero(block):
 		st = c.inSteps(ctx, zeroStepBytes, c.zeroStep)
 	default:
 		st = c.repeat(ctx, block)

@@ -14,19 +14,20 @@ func TestWriteSame(t *testing.T) {
 		name, cdb string
 		block     []byte
 		lba, n    int
+		unmaps    bool // whatever the block
 	}{
-		{"10", "41 00 00000004 00 0003 00", ones, 4, 3},
-		{"10 to the end", "41 00 00000004 00 0000 00", ones, 4, 1496},
-		{"10, zeros", "41 00 00000004 00 0003 00", zeros, 4, 3},
-		{"10, unmap", "41 08 00000004 00 0003 00", zeros, 4, 3},
-		{"10, unmap ones", "41 08 00000004 00 0003 00", ones, 4, 3},
-		{"10, obsolete bit", "41 01 00000004 00 0003 00", ones, 4, 3},
-		{"16", "93 00 0000000000000001 000005DB 00 00", ones, 1, 1499},
-		{"16 to the end", "93 00 0000000000000001 00000000 1F 00", ones, 1, 1499},
-		{"16, NDOB", "93 01 0000000000000001 000005DB 00 00", nil, 1, 1499},
-		{"16, NDOB, unmap", "93 09 0000000000000001 000005DB 00 00", nil, 1, 1499},
-		{"16, unmap", "93 08 0000000000000001 000005DB 00 00", zeros, 1, 1499},
-		{"16, unmap ones", "93 08 0000000000000001 00000002 00 00", ones, 1, 2},
+		{"10", "41 00 00000004 00 0003 00", ones, 4, 3, false},
+		{"10 to the end", "41 00 00000004 00 0000 00", ones, 4, 1496, false},
+		{"10, zeros", "41 00 00000004 00 0003 00", zeros, 4, 3, false},
+		{"10, unmap", "41 08 00000004 00 0003 00", zeros, 4, 3, false},
+		{"10, unmap ones", "41 08 00000004 00 0003 00", ones, 4, 3, true},
+		{"10, obsolete bit", "41 01 00000004 00 0003 00", ones, 4, 3, false},
+		{"16", "93 00 0000000000000001 000005DB 00 00", ones, 1, 1499, false},
+		{"16 to the end", "93 00 0000000000000001 00000000 1F 00", ones, 1, 1499, false},
+		{"16, NDOB", "93 01 0000000000000001 000005DB 00 00", nil, 1, 1499, false},
+		{"16, NDOB, unmap", "93 09 0000000000000001 000005DB 00 00", nil, 1, 1499, false},
+		{"16, unmap", "93 08 0000000000000001 000005DB 00 00", zeros, 1, 1499, false},
+		{"16, unmap ones", "93 08 0000000000000001 00000002 00 00", ones, 1, 2, true},
 	} {
 		d := newDisk(1500, 512)
 		for kind, dev := range map[string]blockdev.Device{
@@ -39,7 +40,7 @@ func TestWriteSame(t *testing.T) {
 			r := newRig(t, dev)
 			r.expect("good", x.cdb, x.block...)
 			block := x.block
-			if block == nil {
+			if block == nil || x.unmaps {
 				block = zeros
 			}
 			t.Log(x.name, kind)

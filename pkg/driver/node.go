@@ -29,6 +29,7 @@ type diskAttacher interface {
 type diskMounter interface {
 	Filesystem(ctx context.Context, device string) (string, error)
 	Format(ctx context.Context, device, fsType string) error
+	Inspect(ctx context.Context, device, fsType string) (mount.Superblock, error)
 	Wipe(ctx context.Context, device string) error
 	Check(ctx context.Context, device, fsType string) error
 	ReadProbe(ctx context.Context, device string) error

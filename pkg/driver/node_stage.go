@@ -166,13 +166,18 @@ func (n *Node) stage(ctx context.Context, uuid string, st *stage, login initiato
 }
 
 // mountStage puts a volume's file system at the staging path, making it where
-// the volume is proven empty and growing it where the volume has grown.
+// the volume is proven empty, repairing it where it was not unmounted cleanly
+// and growing it where the volume has grown.
 func (n *Node) mountStage(ctx context.Context, uuid string, st *stage, disk initiator.Disk) error {
 	if err := n.ensureFilesystem(ctx, uuid, st, disk); err != nil {
 		return err
 	}
 	fsType := st.Capability.FSType
-	if !st.ReadOnly {
+	super, err := n.mounts.Inspect(ctx, disk.Path, fsType)
+	if err != nil {
+		return err
+	}
+	if !st.ReadOnly && !super.Clean {
 		if err := n.mounts.Check(ctx, disk.Path, fsType); err != nil {
 			return err
 		}
@@ -180,7 +185,7 @@ func (n *Node) mountStage(ctx context.Context, uuid string, st *stage, disk init
 	if err := n.mounts.Mount(ctx, disk.Path, disk.Number, st.StagingPath, fsType, st.MountFlags, st.ReadOnly); err != nil {
 		return err
 	}
-	if st.ReadOnly {
+	if st.ReadOnly || super.Bytes+super.BlockBytes > disk.SizeBytes {
 		return nil
 	}
 	return n.mounts.Grow(ctx, disk.Path, st.StagingPath, fsType)

@@ -157,6 +157,31 @@ func TestStageReadOnly(t *testing.T) {
 	}
 }
 
+func TestStageRepairsAndGrows(t *testing.T) {
+	for name, c := range map[string]struct {
+		dirty bool
+		size  int64
+		want  []string
+	}{
+		"as it was": {false, 1 << 30, nil}, "dirty": {true, 1 << 30, []string{"fsck"}},
+		"grown": {false, 2 << 30, []string{"grow"}}, "both": {true, 2 << 30, []string{"fsck", "grow"}},
+		"part of a block": {false, 1<<30 + 512, nil},
+	} {
+		r := newNodeRig(t)
+		r.w.fs, r.w.fsSize, r.w.dirty, r.w.size = "ext4", 1<<30, c.dirty, c.size
+		r.must(r.stageVolume())
+		var got []string
+		for _, s := range r.w.steps {
+			if s == "fsck" || s == "grow" {
+				got = append(got, s)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, r.w.steps)
+		}
+	}
+}
+
 func TestStageRefusesRequests(t *testing.T) {
 	r := newNodeRig(t)
 	for name, c := range map[string]struct {

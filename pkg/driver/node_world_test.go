@@ -36,9 +36,11 @@ type world struct {
 	refuse    error // of Attach
 
 	// The volume.
-	fs   string
-	data string
-	junk bool // half a mkfs
+	fs     string
+	data   string
+	junk   bool // half a mkfs
+	fsSize int64
+	dirty  bool // not unmounted cleanly
 
 	// mounts are the paths, and what lies there.
 	mounts map[string]worldMount
@@ -170,7 +172,14 @@ func (w fakeMounts) Format(_ context.Context, _, fsType string) error {
 	if err := w.do("mkfs begins", func() error { w.junk = true; return nil }); err != nil {
 		return err
 	}
-	return w.do("mkfs ends", func() error { w.junk, w.fs = false, fsType; return nil })
+	return w.do("mkfs ends", func() error { w.junk, w.fs, w.fsSize = false, fsType, w.size; return nil })
+}
+
+func (w fakeMounts) Inspect(_ context.Context, _, fsType string) (mount.Superblock, error) {
+	if w.junk || w.fs != fsType {
+		return mount.Superblock{}, mount.ErrOtherFilesystem
+	}
+	return mount.Superblock{Bytes: w.fsSize, BlockBytes: 4096, Clean: !w.dirty}, nil
 }
 
 func (w fakeMounts) Wipe(context.Context, string) error {
@@ -184,7 +193,7 @@ func (w fakeMounts) Wipe(context.Context, string) error {
 }
 
 func (w fakeMounts) Check(context.Context, string, string) error {
-	return w.do("fsck", func() error { return nil })
+	return w.do("fsck", func() error { w.dirty = false; return nil })
 }
 
 func (w fakeMounts) ReadProbe(context.Context, string) error {
@@ -263,7 +272,7 @@ func (w fakeMounts) RemoveTarget(ctx context.Context, path string) error {
 }
 
 func (w fakeMounts) Grow(context.Context, string, string, string) error {
-	return w.do("grow", func() error { return nil })
+	return w.do("grow", func() error { w.fsSize = w.size; return nil })
 }
 
 func (w fakeMounts) Statfs(context.Context, string) (mount.Stats, error) {

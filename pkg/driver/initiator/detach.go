@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 )
@@ -116,9 +119,21 @@ func (i *Initiator) removeMapOver(ctx context.Context, d scsiDevice) error {
 func (i *Initiator) flush(ctx context.Context, d scsiDevice) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	if _, err := i.run.Run(ctx, "blockdev", "--flushbufs", filepath.Join(i.cfg.Dev, d.disk)); err != nil {
+	path := filepath.Join(i.cfg.Dev, d.disk)
+	err := child.Do(ctx, "flush "+path, func() error { return i.cfg.Flush(path) })
+	if err != nil {
 		i.log.Error("cannot flush a disk before it is removed", "disk", d.disk, "err", err)
 	}
+}
+
+// flushDevice writes back and drops a block device's page cache.
+func flushDevice(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
 }
 
 // Fail ends the lost sessions of a target, so that I/O that waits for them

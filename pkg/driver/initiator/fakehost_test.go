@@ -30,9 +30,8 @@ type fakeHost struct {
 	// fail answers for a program in place of the fake one.
 	fail func(args []string) error
 	// stayUp: logout changes nothing.
-	stayUp bool
-	// unreadable: iscsiadm deletes no record.
-	unreadable bool
+	stayUp  bool
+	flushed []string
 
 	mu    sync.Mutex
 	calls [][]string
@@ -81,6 +80,7 @@ func (f *fakeHost) initiator() *Initiator {
 	return New(Config{
 		InitiatorName: testInitiator, Runner: f, Logger: slog.New(slog.DiscardHandler),
 		Sysfs: filepath.Join(f.dir, "sys"), Proc: filepath.Join(f.dir, "proc"), Dev: filepath.Join(f.dir, "dev"),
+		Flush: func(path string) error { f.flushed = append(f.flushed, path); return nil },
 	})
 }
 
@@ -123,11 +123,6 @@ func (f *fakeHost) run(args []string) error {
 		return f.login(after("-T"), after("-p"))
 	case has("--logout"):
 		return f.logout(after("-T"), after("-r"))
-	case has("delete"):
-		if f.unreadable {
-			return exit(6)
-		}
-		return os.RemoveAll(filepath.Join(f.etc, "nodes", after("-T")))
 	}
 	return nil
 }

@@ -47,6 +47,8 @@ type Config struct {
 	Logger             *slog.Logger
 
 	Sysfs, Proc, Dev string
+	// Flush writes back a block device's page cache; nil means the real one.
+	Flush func(path string) error
 }
 
 // Initiator attaches and detaches volumes. Its methods may be called
@@ -71,6 +73,9 @@ func New(cfg Config) *Initiator {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Flush == nil {
+		cfg.Flush = flushDevice
 	}
 	cfg.Sysfs, cfg.Proc, cfg.Dev = or(cfg.Sysfs, "/sys"), or(cfg.Proc, "/proc"), or(cfg.Dev, "/dev")
 	return &Initiator{

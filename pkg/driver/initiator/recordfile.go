@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
 )
 
@@ -160,27 +159,25 @@ func databaseOf(path string) string {
 	return filepath.Dir(path)
 }
 
-// deleteRecords removes a target's records through iscsiadm, and by hand what
-// iscsiadm leaves: it does not delete a record that it cannot read.
+// deleteRecords removes a target's records, durably. iscsiadm would leave one
+// that it cannot read, which then breaks every later call that lists records.
 func (i *Initiator) deleteRecords(ctx context.Context, h host, target string) error {
 	if !hasRecords(h, target) {
 		return nil
 	}
-	err := h.iscsiadm(ctx, "-m", "node", "-T", target, "-o", "delete")
-	if code, ok := child.ExitCode(err); ok && code == exitNoObjects {
-		err = nil
-	}
-	if !hasRecords(h, target) {
-		return nil
-	}
-	i.log.Warn("removing an open-iscsi record by hand", "target", target, "err", err)
-	unlock, lockErr := i.lockRecords(ctx, h)
-	if lockErr != nil {
-		return errors.Join(err, lockErr)
+	unlock, err := i.lockRecords(ctx, h)
+	if err != nil {
+		return err
 	}
 	defer unlock()
 	for _, dir := range recordDirs(h, target) {
-		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 			return err
 		}
 	}

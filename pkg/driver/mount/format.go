@@ -177,10 +177,7 @@ func (m *Mounter) Format(ctx context.Context, device, fsType string) error {
 	if err != nil {
 		return fmt.Errorf("format %s: %w", device, explain(err))
 	}
-	found, err := m.Filesystem(ctx, device)
-	if err == nil && found != fsType {
-		err = fmt.Errorf("%s made no %s on %s", mkfs[0], fsType, device)
-	}
+	_, err = m.Inspect(ctx, device, fsType)
 	return err
 }
 

@@ -1,0 +1,83 @@
+package mount
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
+)
+
+// Superblock is what an unmounted file system says of itself.
+type Superblock struct {
+	// Bytes is how much of the device it uses.
+	Bytes int64
+	// Clean: it was unmounted, and knows of no error.
+	Clean bool
+	// BlockBytes is its allocation unit: what a device has less than one of
+	// on top of Bytes is of no use.
+	BlockBytes int64
+}
+
+// Inspect reads the superblock of an unmounted file system from the device
+// itself. Another type's, or none, is ErrOtherFilesystem.
+func (m *Mounter) Inspect(ctx context.Context, device, fsType string) (Superblock, error) {
+	buf := alignedBuffer(4096)
+	err := child.Do(ctx, "read "+device, func() error {
+		f, err := openDirect(device)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = f.ReadAt(buf, 0)
+		return err
+	})
+	if err != nil {
+		return Superblock{}, fmt.Errorf("read the superblock of %s: %w", device, err)
+	}
+	s, ok := map[string]func([]byte) (Superblock, bool){"ext4": parseExt4, "xfs": parseXFS}[fsType](buf)
+	if !ok {
+		return Superblock{}, fmt.Errorf("%w: no %s superblock on %s", ErrOtherFilesystem, fsType, device)
+	}
+	return s, nil
+}
+
+// parseExt4 reads the superblock that lies 1024 bytes into the device, little
+// endian (Documentation/filesystems/ext4/super.rst).
+func parseExt4(b []byte) (Superblock, bool) {
+	const (
+		blocksLo, logBlockSize, magic, state, incompat, blocksHi = 0x4, 0x18, 0x38, 0x3a, 0x60, 0x150
+
+		magicValue             = 0xef53
+		stateClean             = 1
+		needsRecovery, is64Bit = 0x4, 0x80
+	)
+	b = b[1024:2048]
+	le := binary.LittleEndian
+	shift := le.Uint32(b[logBlockSize:])
+	if le.Uint16(b[magic:]) != magicValue || shift > 6 {
+		return Superblock{}, false
+	}
+	features := le.Uint32(b[incompat:])
+	blocks := int64(le.Uint32(b[blocksLo:]))
+	if features&is64Bit != 0 {
+		blocks |= int64(le.Uint32(b[blocksHi:])) << 32
+	}
+	size := int64(1024) << shift
+	return Superblock{
+		Bytes: blocks * size, BlockBytes: size,
+		Clean: le.Uint16(b[state:]) == stateClean && features&needsRecovery == 0,
+	}, true
+}
+
+// parseXFS reads the superblock at the start of the device, big endian. Its
+// log tells whether it is clean, and the kernel looks at that when it mounts.
+func parseXFS(b []byte) (Superblock, bool) {
+	const blockSize, dataBlocks = 4, 8
+	be := binary.BigEndian
+	size := int64(be.Uint32(b[blockSize:]))
+	if string(b[:4]) != "XFSB" || size < 512 || size > 65536 {
+		return Superblock{}, false
+	}
+	return Superblock{Bytes: int64(be.Uint64(b[dataBlocks:])) * size, BlockBytes: size, Clean: true}, true
+}

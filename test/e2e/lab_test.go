@@ -48,8 +48,9 @@ type cluster struct {
 	nodes      []*lab.Node
 }
 
-// detachGrace keeps tests short that take the target away for good.
-const detachGrace = "--detach-grace=3s"
+// short are flags of a node for tests that take the target away for good:
+// they need not wait as long as a user would want it to.
+var short = []string{"--detach-grace=3s", "--replacement-timeout=30s"}
 
 func newCluster(t *testing.T, guests int) *cluster {
 	t.Helper()
@@ -59,7 +60,7 @@ func newCluster(t *testing.T, guests int) *cluster {
 		t.Fatal(err)
 	}
 	for _, g := range boot(t, c.lab, guests, lab.GuestConfig{State: 256 << 20}) {
-		n, err := c.lab.StartNode(t.Context(), g, detachGrace)
+		n, err := c.lab.StartNode(t.Context(), g, short...)
 		if err != nil {
 			t.Fatal(err)
 		}

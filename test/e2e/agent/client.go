@@ -62,8 +62,8 @@ func (c *Client) call(ctx context.Context, req *request) (reply, error) {
 	return answer, conn.Close()
 }
 
-// Run executes a command to its end. When ctx is done first, the command's
-// session is killed and the context's cause returned. A command that fails is
+// Run executes a command to its end. When ctx is done first, the command and
+// what it has started are killed and the context's cause returned. A command that fails is
 // no error here: its Exit says so.
 func (c *Client) Run(ctx context.Context, cmd Command, std Streams) (Exit, error) {
 	conn, _, end, err := c.begin(ctx, &request{Op: "run", Command: cmd})

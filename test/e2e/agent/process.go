@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -55,7 +54,7 @@ func exitOf(cmd *exec.Cmd, err error) (Exit, error) {
 }
 
 // run executes a command with its streams on the connection. When the
-// connection ends first, the command's process group is killed.
+// connection ends first, the command is killed with all that it has started.
 func (s *Server) run(ctx context.Context, req *request, conn net.Conn) (reply, error) {
 	if len(req.Command.Args) == 0 {
 		return reply{}, errors.New("run: no command")
@@ -67,18 +66,20 @@ func (s *Server) run(ctx context.Context, req *request, conn net.Conn) (reply, e
 		return reply{}, err
 	}
 	defer cleanup()
-	if err := cmd.Start(); err != nil {
+	p := &process{cmd: cmd}
+	if err := s.startInGroup(p); err != nil {
 		return reply{}, err
 	}
+	defer p.leaveGroup()
 	if err := writeMessage(conn, reply{ID: cmd.Process.Pid}); err != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = p.kill(syscall.SIGKILL)
 	}
 	var input sync.WaitGroup
 	defer input.Wait() // ends when the client closes: until then it may be sending, and a reset would cost it the exit frame
 	finished, end := context.WithCancel(ctx)
 	input.Go(func() {
 		if feed(conn, stdin) != nil && finished.Err() == nil {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			_ = p.kill(syscall.SIGKILL)
 		}
 	})
 	exit, err := exitOf(cmd, cmd.Wait())
@@ -172,26 +173,27 @@ func (s *Server) start(_ context.Context, req *request, _ net.Conn) (reply, erro
 	defer log.Close()
 	p := &process{cmd: command(req.Command), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := s.startInGroup(p); err != nil {
+		return reply{}, err
+	}
+	go p.reap() // owned by the process itself: ends when it does
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
-	if err := s.startInGroup(p, s.lastID); err != nil {
-		return reply{}, err
-	}
 	if s.started == nil {
 		s.started = map[int]*process{}
 	}
 	s.started[s.lastID] = p
-	go p.reap() // owned by the process itself: ends when it does
 	return reply{ID: s.lastID}, nil
 }
 
-func (s *Server) startInGroup(p *process, id int) error {
+// startInGroup starts the process so that kill reaches its children too.
+func (s *Server) startInGroup(p *process) error {
 	if s.CgroupRoot == "" {
 		return p.cmd.Start()
 	}
-	p.cgroup = filepath.Join(s.CgroupRoot, "lab-"+strconv.Itoa(id))
-	if err := os.Mkdir(p.cgroup, 0o755); err != nil {
+	var err error
+	if p.cgroup, err = os.MkdirTemp(s.CgroupRoot, "lab-"); err != nil {
 		return err
 	}
 	dir, err := os.Open(p.cgroup)
@@ -207,6 +209,14 @@ func (s *Server) startInGroup(p *process, id int) error {
 func (p *process) reap() {
 	p.exit, _ = exitOf(p.cmd, p.cmd.Wait())
 	close(p.done)
+}
+
+// leaveGroup removes the group, unless a daemon that the command left behind
+// lives on in it.
+func (p *process) leaveGroup() {
+	if p.cgroup != "" {
+		_ = os.Remove(p.cgroup)
+	}
 }
 
 func (s *Server) find(id int) (*process, error) {

@@ -19,6 +19,7 @@ type Controller struct {
 	// Portal is where its target listens.
 	Portal string
 
+	services     []csi.PluginCapability_Service_Type
 	capabilities []csi.ControllerServiceCapability_RPC_Type
 }
 
@@ -41,14 +42,31 @@ func (l *Lab) StartController(ctx context.Context, m *Machine, flags ...string) 
 		return nil, err
 	}
 	c.ControllerClient = csi.NewControllerClient(c.Conn)
+	return c, c.learn(ctx)
+}
+
+// learn asks what the controller can do.
+func (c *Controller) learn(ctx context.Context) error {
+	plugin, err := csi.NewIdentityClient(c.Conn).GetPluginCapabilities(ctx, &csi.GetPluginCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	for _, capability := range plugin.Capabilities {
+		c.services = append(c.services, capability.GetService().GetType())
+	}
 	answer, err := c.ControllerGetCapabilities(ctx, &csi.ControllerGetCapabilitiesRequest{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, capability := range answer.Capabilities {
 		c.capabilities = append(c.capabilities, capability.GetRpc().GetType())
 	}
-	return c, nil
+	return nil
+}
+
+// HasPluginService reports whether the plugin advertises a service.
+func (c *Controller) HasPluginService(service csi.PluginCapability_Service_Type) bool {
+	return slices.Contains(c.services, service)
 }
 
 // Can reports whether the controller advertises a capability.

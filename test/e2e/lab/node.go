@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
@@ -28,6 +29,8 @@ type Node struct {
 	csi.NodeClient
 	Guest *Guest
 	ID    string // node_id, as NodeGetInfo gave it last
+
+	capabilities []csi.NodeServiceCapability_RPC_Type
 }
 
 // StartNode runs csi-ietd node in a guest. More flags may follow.
@@ -43,7 +46,19 @@ func (l *Lab) StartNode(ctx context.Context, g *Guest, flags ...string) (*Node, 
 		return nil, err
 	}
 	n.NodeClient = csi.NewNodeClient(n.Conn)
+	answer, err := n.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, capability := range answer.Capabilities {
+		n.capabilities = append(n.capabilities, capability.GetRpc().GetType())
+	}
 	return n, n.Register(ctx)
+}
+
+// Can reports whether the node advertises a capability.
+func (n *Node) Can(capability csi.NodeServiceCapability_RPC_Type) bool {
+	return slices.Contains(n.capabilities, capability)
 }
 
 // Register asks the plugin who it is, as kubelet does when it registers.

@@ -41,7 +41,9 @@ type Device interface {
 	Size() int64
 	// BlockSize is the logical block length in bytes: 512 or 4096.
 	BlockSize() int
-	// Close releases the device. It does not sync.
+	// Close waits for the calls in flight and releases the device. It does
+	// not sync. Afterwards every call, Close included, fails with
+	// ErrClosed.
 	Close() error
 }
 
@@ -71,7 +73,8 @@ type NowaitReader interface {
 
 // SyncWriter is a Device with a write that is stable when it returns.
 type SyncWriter interface {
-	// WriteAtSync is WriteAt followed by a Sync of that range alone.
+	// WriteAtSync is WriteAt followed by a Sync of that range alone. After
+	// a Sync has failed it fails with ErrLostWrites.
 	WriteAtSync(p []byte, off int64) error
 }
 
@@ -121,9 +124,11 @@ type Pool interface {
 	Delete(ctx context.Context, id string) error
 	// Get returns a volume's record; an unknown id is ErrNotFound.
 	Get(ctx context.Context, id string) (Record, error)
-	// List returns every volume's record, ordered by id.
+	// List returns every volume's record, ordered by id. A volume that is
+	// ErrCorrupt to every other call is left out.
 	List(ctx context.Context) ([]Record, error)
-	// SetMeta replaces a volume's Meta, atomically and durably.
+	// SetMeta replaces a volume's Meta, atomically and durably. When it
+	// fails the pool holds the old Meta or the new one; Get says which.
 	SetMeta(ctx context.Context, id string, meta json.RawMessage) error
 	// Resize grows a volume to size bytes, durably, under an open Device
 	// too; the current size is no change, a smaller one ErrShrink.
@@ -133,7 +138,9 @@ type Pool interface {
 	Open(ctx context.Context, id string) (Device, error)
 	// Capacity reads the pool's figures now.
 	Capacity(ctx context.Context) (Capacity, error)
-	// Close releases the pool and its lock on the place.
+	// Close waits for the calls in flight and releases the pool and its
+	// lock on the place. While a Device is open it is ErrBusy and does
+	// nothing.
 	Close() error
 }
 

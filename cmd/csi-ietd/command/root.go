@@ -33,7 +33,7 @@ func Run(ctx context.Context, args []string, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "csi-ietd: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "csi-ietd: %v\n", err) // there is nobody else to tell
 		return 1
 	}
 	return 0

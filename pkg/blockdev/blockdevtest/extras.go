@@ -2,6 +2,7 @@ package blockdevtest
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 	"testing"
 
@@ -42,9 +43,9 @@ func (s DeviceSuite) testNowait(t *testing.T) {
 		got := make([]byte, r.n)
 		n, err := d.(blockdev.NowaitReader).ReadAtNowait(got, r.off)
 		switch {
-		case err == nil && n != len(got), err == blockdev.ErrWouldBlock && n >= len(got):
+		case err == nil && n != len(got), errors.Is(err, blockdev.ErrWouldBlock) && n >= len(got):
 			t.Errorf("ReadAtNowait(%d bytes, %d) = %d, %v", r.n, r.off, n, err)
-		case err != nil && err != blockdev.ErrWouldBlock:
+		case err != nil && !errors.Is(err, blockdev.ErrWouldBlock):
 			t.Errorf("ReadAtNowait(%d bytes, %d): %v", r.n, r.off, err)
 		case !bytes.Equal(got[:n], want[r.off:r.off+int64(n)]):
 			t.Errorf("ReadAtNowait(%d bytes, %d) read something else", r.n, r.off)

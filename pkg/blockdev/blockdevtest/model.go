@@ -1,6 +1,7 @@
 package blockdevtest
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -68,11 +69,11 @@ func (m *model) read(_ *rand.Rand, off, n int64) error {
 func (m *model) readNowait(_ *rand.Rand, off, n int64) error {
 	got := make([]byte, n)
 	done, err := m.d.(blockdev.NowaitReader).ReadAtNowait(got, m.base+off)
-	if err != nil && err != blockdev.ErrWouldBlock {
+	if err != nil && !errors.Is(err, blockdev.ErrWouldBlock) {
 		return err
 	}
 	if (err == nil) != (done == len(got)) {
-		return fmt.Errorf("ReadAtNowait read %d of %d bytes with error %v", done, n, err)
+		return fmt.Errorf("ReadAtNowait read %d of %d bytes with error %w", done, n, err)
 	}
 	return m.compare(got[:done], off)
 }

@@ -69,9 +69,9 @@ func (d *disk) space() (blockdev.Capacity, error) {
 }
 
 func capacityOf(st *unix.Statfs_t) blockdev.Capacity {
-	unit := int64(st.Frsize)
+	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some machines
 	if unit == 0 {
-		unit = int64(st.Bsize)
+		unit = int64(st.Bsize) //nolint:unconvert // 32 bits on some machines
 	}
 	reserve := int64(st.Bfree) - int64(st.Bavail)
 	return blockdev.Capacity{

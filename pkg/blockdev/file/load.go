@@ -85,7 +85,7 @@ func (p *Pool) finishResize(f *os.File, old blockdev.Record, size int64) (blockd
 	r := old
 	r.Size = size
 	if err := r.Validate(); err != nil {
-		return blockdev.Record{}, fmt.Errorf("%s is longer than the %d bytes of its record: %w: %v", dataPath(r.ID), old.Size, blockdev.ErrCorrupt, err)
+		return blockdev.Record{}, fmt.Errorf("%s is longer than the %d bytes of its record: %w: %s", dataPath(r.ID), old.Size, blockdev.ErrCorrupt, err.Error())
 	}
 	log := p.log.With("volume", r.ID, "from", old.Size, "to", size)
 	err := p.disk.fsync(f, dataPath(r.ID))

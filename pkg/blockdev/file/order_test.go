@@ -97,3 +97,60 @@ func TestResizeAfterHalfResize(t *testing.T) {
 		}
 	}
 }
+
+// A Resize that failed in its very last step has changed the record already;
+// trying again must make that stable and tell the open device.
+func TestResizeAgainAfterLastStep(t *testing.T) {
+	p := closedPool(t)
+	pool, err := p.open()
+	ok(t, err)
+	defer func() { ok(t, pool.Close()) }()
+	d, err := pool.Open(t.Context(), testID)
+	ok(t, err)
+	defer func() { ok(t, d.Close()) }()
+	const last = 7 // the fsync of the directory, see TestOrderOfEvents
+	p.Fail(last, unix.EIO, false)
+	wantError(t, "Resize", pool.Resize(t.Context(), testID, 2<<20), unix.EIO)
+	if !p.Reached() || d.Size() != 1<<20 {
+		t.Fatalf("the device has %d bytes after a Resize that failed", d.Size())
+	}
+	p.trace = nil
+	ok(t, pool.Resize(t.Context(), testID, 2<<20))
+	if n := len(p.trace); n == 0 || p.trace[n-1] != "fsyncdir "+volumePath(testID) {
+		t.Errorf("the second Resize ended with %v", p.trace)
+	}
+	if d.Size() != 2<<20 {
+		t.Errorf("the device has %d bytes", d.Size())
+	}
+}
+
+// A file that is longer than its record was growing when the power went.
+func TestInterruptedResizeIsFinished(t *testing.T) {
+	p := closedPool(t)
+	ok(t, os.Truncate(p.path(dataPath(testID)), 2<<20))
+	for range 2 {
+		pool, err := p.open()
+		ok(t, err)
+		r, err := pool.Get(t.Context(), testID)
+		ok(t, err)
+		if r.Size != 2<<20 || string(r.Meta) != `{"password":"planted"}` {
+			t.Errorf("the record is of %d bytes", r.Size)
+		}
+		ok(t, pool.Close())
+	}
+	// Where the record cannot be written the old size still serves.
+	ok(t, os.Truncate(p.path(dataPath(testID)), 3<<20))
+	pool, err := Open(p.dir, Options{Logger: silent, step: func(event, path string) error {
+		if path == recordPath(testID)+temporarySuffix {
+			return unix.ENOSPC
+		}
+		return nil
+	}})
+	ok(t, err)
+	defer func() { ok(t, pool.Close()) }()
+	r, err := pool.Get(t.Context(), testID)
+	ok(t, err)
+	if r.Size != 2<<20 {
+		t.Errorf("the record is of %d bytes", r.Size)
+	}
+}

@@ -93,7 +93,8 @@ func (d *disk) readRecord(id string) (blockdev.Record, error) {
 		return blockdev.Record{}, fmt.Errorf("%s: is of volume %.64q: %w", name, f.ID, blockdev.ErrCorrupt)
 	}
 	if err := f.Validate(); err != nil {
-		return blockdev.Record{}, fmt.Errorf("%s: %w: %v", name, blockdev.ErrCorrupt, err)
+		// Not ErrInvalid to the caller, whose argument is in order.
+		return blockdev.Record{}, fmt.Errorf("%s: %w: %s", name, blockdev.ErrCorrupt, err.Error())
 	}
 	return f.Record, nil
 }

@@ -75,7 +75,7 @@ func openFile(path string, readOnly, isDisk bool) (*os.File, error) {
 		lock = unix.LOCK_SH
 	}
 	err = unix.Flock(int(f.Fd()), lock|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK {
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = fmt.Errorf("locked by another opener: %w", blockdev.ErrBusy)
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func granularity(f *os.File, end int64) int64 {
 	if unix.Fstat(int(f.Fd()), &st) != nil || st.Blksize < 512 || st.Blksize&(st.Blksize-1) != 0 {
 		return 0
 	}
-	unit := int64(st.Blksize)
+	unit := int64(st.Blksize) //nolint:unconvert // 32 bits on arm64
 	behind := end + unit - 1
 	behind -= behind % unit
 	if unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, behind, unit) != nil {

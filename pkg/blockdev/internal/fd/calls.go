@@ -1,6 +1,10 @@
 package fd
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // Calls are the system calls that a test may want to fail.
 type Calls struct {
@@ -34,4 +38,10 @@ func readNowait(fd int, p []byte, off int64) (int, error) {
 
 func writeStable(fd int, p []byte, off int64) (int, error) {
 	return unix.Pwritev2(fd, [][]byte{p}, off, unix.RWF_DSYNC)
+}
+
+// isUnsupported says that the file system or the kernel does not know the
+// call, and never will while the file is open.
+func isUnsupported(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENODEV)
 }

@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -18,7 +19,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	for done < len(p) {
 		n, err := unix.Pread(d.fd, p[done:], off+int64(done))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return done, d.failed("read", off, int64(len(p)), err)
 		case n == 0:
@@ -50,16 +51,15 @@ func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 			return done, blockdev.ErrWouldBlock
 		}
 		n, err := d.o.Calls.ReadNowait(d.fd, p[done:], off+int64(done))
-		switch err {
-		case nil:
-			if n == 0 {
-				return done, d.errShort(off, len(p))
-			}
+		switch {
+		case err == nil && n == 0:
+			return done, d.errShort(off, len(p))
+		case err == nil:
 			done += n
-		case unix.EINTR:
-		case unix.EAGAIN:
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
 			return done, blockdev.ErrWouldBlock
-		case unix.EOPNOTSUPP, unix.ENOSYS:
+		case isUnsupported(err):
 			// The file system will not learn it while it is open.
 			d.noNowait.Store(true)
 		default:
@@ -84,7 +84,7 @@ func (d *Device) write(p []byte, off int64) (int, error) {
 	for done < len(p) {
 		n, err := unix.Pwrite(d.fd, p[done:], off+int64(done))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return done, d.failed("write", off, int64(len(p)), err)
 		case n == 0:

@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -52,7 +53,7 @@ func (d *Device) sync() error {
 
 func (d *Device) fdatasync() error {
 	for {
-		if err := d.o.Calls.Fdatasync(d.fd); err != unix.EINTR {
+		if err := d.o.Calls.Fdatasync(d.fd); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -90,7 +91,7 @@ func (d *Device) writeStable(p []byte, off int64) error {
 	defer d.stable.put(h)
 	for len(p) > 0 {
 		n, err := d.o.Calls.WriteStable(h, p, off)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

@@ -1,6 +1,8 @@
 package fd
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -56,11 +58,11 @@ func (d *Device) allocate(call string, mode uint32, off, n int64) error {
 	}
 	for {
 		err := d.o.Calls.Fallocate(d.fd, mode, off, n)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			return nil
-		case unix.EINTR:
-		case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV:
+		case errors.Is(err, unix.EINTR):
+		case isUnsupported(err):
 			return d.fill(off, n)
 		default:
 			return d.failed(call, off, n, err)

@@ -10,6 +10,9 @@ var (
 	ErrTargetNotFound = errors.New("target not found")
 	// ErrTargetRemoved: the target is being, or was, removed.
 	ErrTargetRemoved = errors.New("target was removed")
+	// ErrFencing: a Revoke of that initiator has not come to its end. Call
+	// Revoke until it returns nil, then Permit.
+	ErrFencing = errors.New("initiator is being fenced")
 	// ErrInvalid: a name or value that the target cannot have.
 	ErrInvalid = errors.New("invalid argument")
 	// ErrServerClosed: Shutdown was called.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type seat struct {
 	initiator string
 	isid      pdu.ISID
+	grant     *Grant // that the login rested on; nil in a discovery session
 	conn      net.Conn
 	session   atomic.Pointer[session.Session]
 	done      chan struct{}
@@ -70,7 +72,8 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 		return nil, nil, refusal{pdu.LoginNotFound, "the target was removed during login"}
 	}
 	grant := d.used(r.User)
-	if err := t.sit(seat, grant); err != nil {
+	seat.grant = grant
+	if err := t.sit(seat); err != nil {
 		return nil, nil, err
 	}
 	nexus, err := t.units.Attach(scsi.NexusConfig{
@@ -99,15 +102,19 @@ func (s *Server) newTSIH() uint16 {
 }
 
 // ask seats a discovery session.
-func (s *Server) ask(seat *seat) {
-	seat.release = func() {
+func (s *Server) ask(st *seat) {
+	st.release = func() {
 		s.mu.Lock()
-		delete(s.asking, seat)
+		s.asking = slices.DeleteFunc(s.asking, func(other *seat) bool { return other == st })
 		s.mu.Unlock()
 	}
 	s.mu.Lock()
-	s.asking[seat] = struct{}{}
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if len(s.asking) >= maxAsking {
+		_ = s.asking[0].conn.Close()
+		s.asking = s.asking[1:]
+	}
+	s.asking = append(s.asking, st)
 }
 
 // discoveryHost is the session.Host of a discovery session.
@@ -126,14 +133,14 @@ type targetHost struct {
 // replaces: longer, and the initiator has given up the attempt.
 const reinstatementWait = 8 * time.Second
 
-// sit takes a seat on the strength of grant. A session of the same initiator
+// sit takes a seat on the strength of its grant. A session of the same initiator
 // port is reinstated (RFC 7143 section 6.3.5): the old one is closed, and no
 // call of it may still be under way, or an old write could land on a new one.
-func (t *Target) sit(st *seat, grant *Grant) error {
+func (t *Target) sit(st *seat) error {
 	deadline := time.NewTimer(reinstatementWait)
 	defer deadline.Stop()
 	for {
-		old, err := t.trySit(st, grant)
+		old, err := t.trySit(st)
 		if err != nil || old == nil {
 			return err
 		}
@@ -147,11 +154,16 @@ func (t *Target) sit(st *seat, grant *Grant) error {
 }
 
 // trySit returns the seat that is in the way, if there is one.
-func (t *Target) trySit(st *seat, grant *Grant) (*seat, error) {
+func (t *Target) trySit(st *seat) (*seat, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.removed || !t.holds(grant) {
+	switch {
+	case t.removed || !t.holds(st.grant):
 		return nil, refusal{pdu.LoginNotFound, "access was revoked during login"}
+	case t.fencing(st.initiator):
+		// Another grant, for any name, would admit it beside what is
+		// still in flight.
+		return nil, refusal{pdu.LoginServiceUnavailable, "the initiator is being fenced"}
 	}
 	for other := range t.seats {
 		if other.initiator == st.initiator && other.isid == st.isid {

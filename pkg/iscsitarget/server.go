@@ -47,6 +47,12 @@ const (
 	// maxLogins bounds the connections that have not logged in: when one
 	// more comes, the oldest is closed, so that idlers lock nobody out.
 	maxLogins = 256
+	// maxAsking bounds the discovery sessions in the same way: they need no
+	// secret, and would otherwise use up the connections.
+	maxAsking = 256
+	// dataTimeout is how long a command waits for its Data-Out. It is longer
+	// than what initiators give a command, so that a slow one is left to them.
+	dataTimeout = 60 * time.Second
 	// sessionBudget is one session's part of the memory budget in bytes.
 	sessionBudget = 16 << 20
 	// writeTimeout is how long a socket may take nothing. Beyond it the
@@ -96,8 +102,8 @@ type Server struct {
 	mu      sync.Mutex
 	targets map[string]*Target
 	conns   map[net.Conn]struct{}
-	logins  []net.Conn         // not logged in yet, oldest first
-	asking  map[*seat]struct{} // discovery sessions
+	logins  []net.Conn // not logged in yet, oldest first
+	asking  []*seat    // discovery sessions, oldest first
 	closed  bool
 	wg      sync.WaitGroup // of every goroutine of the server
 }
@@ -110,9 +116,10 @@ func NewServer(opts Options) *Server {
 		sessions: session.Config{
 			ReadBudget: session.NewBudget(opts.MemoryBudget), WriteBudget: session.NewBudget(opts.MemoryBudget),
 			SessionBudget: min(sessionBudget, opts.MemoryBudget),
-			NopInterval:   opts.NopInterval, NopTimeout: opts.NopTimeout, WriteTimeout: writeTimeout,
+			NopInterval:   opts.NopInterval, NopTimeout: opts.NopTimeout,
+			DataTimeout: dataTimeout, WriteTimeout: writeTimeout,
 		},
-		targets: map[string]*Target{}, conns: map[net.Conn]struct{}{}, asking: map[*seat]struct{}{},
+		targets: map[string]*Target{}, conns: map[net.Conn]struct{}{},
 	}
 }
 
@@ -228,18 +235,24 @@ func (s *Server) AddTarget(cfg TargetConfig) (*Target, error) {
 
 // RemoveTarget fences every initiator of a target, flushes its units and takes
 // it away; their Devices are the caller's to close. When ctx ends first the
-// target admits nobody any more, the work goes on, and RemoveTarget may be
-// called again.
+// target admits nobody any more, the work goes on, and RemoveTarget is to be
+// called again. Another error is a flush that failed: the target is gone, and
+// what was written to it may be lost.
 func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 	t, ok := s.Target(name)
 	if !ok {
 		return fmt.Errorf("%s: %w", name, ErrTargetNotFound)
 	}
-	return t.remove(ctx, func() {
-		s.mu.Lock()
+	ended, err := t.remove(ctx)
+	if !ended {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.targets[t.name] == t {
 		delete(s.targets, t.name)
-		s.mu.Unlock()
-	})
+	}
+	return err
 }
 
 // Target returns the target of that name.
@@ -271,7 +284,7 @@ func (s *Server) Sessions() []SessionStatus {
 		}
 	}
 	s.mu.Lock()
-	for seat := range s.asking {
+	for _, seat := range s.asking {
 		if peer := seat.session.Load(); peer != nil {
 			all = append(all, statusOf(peer))
 		}

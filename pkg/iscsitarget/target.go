@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,6 +103,12 @@ type Target struct {
 	maxSessions int
 	units       *scsi.Inventory
 
+	// attaching is held while a unit is added or all are flushed: both may
+	// wait for a device, which nothing under mu does.
+	attaching sync.Mutex
+	flushed   bool  // guarded by attaching
+	flushErr  error // guarded by attaching
+
 	mu      sync.Mutex
 	luns    map[uint16]*scsi.Unit
 	grants  []*Grant
@@ -124,6 +131,11 @@ func (t *Target) Name() string { return t.name }
 // AddLUN adds a logical unit, 0 to 16383. Sessions learn of it by a unit
 // attention.
 func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
+	if t.flushed || t.isRemoved() {
+		return fmt.Errorf("%s: %w", t.name, ErrTargetRemoved)
+	}
 	u, err := scsi.NewUnit(scsi.UnitConfig{
 		Device: cfg.Device, Vendor: cfg.Vendor, Product: cfg.Product, Revision: cfg.Revision, Serial: cfg.Serial,
 		NAA: cfg.NAA, T10ID: cfg.T10ID, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
@@ -132,15 +144,12 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	if err != nil {
 		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.removed {
-		return fmt.Errorf("%s: %w", t.name, ErrTargetRemoved)
-	}
 	if err := t.units.Add(lun, u); err != nil {
 		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
 	}
+	t.mu.Lock()
 	t.luns[lun] = u
+	t.mu.Unlock()
 	return nil
 }
 
@@ -179,7 +188,8 @@ func (t *Target) Peers() []*session.Session {
 }
 
 // Permit adds a grant, or replaces the one of the same initiator and user. A
-// replaced grant ends no session.
+// replaced grant ends no session. While a Revoke of the initiator is under way
+// it fails with ErrFencing: what is still in flight belongs to the grant before.
 func (t *Target) Permit(g Grant) error {
 	g.Initiator = strings.ToLower(g.Initiator)
 	if g.Initiator != "" && !login.ValidName(g.Initiator) {
@@ -195,8 +205,11 @@ func (t *Target) Permit(g Grant) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.removed {
+	switch {
+	case t.removed:
 		return fmt.Errorf("%s: %w", t.name, ErrTargetRemoved)
+	case t.fencing(g.Initiator):
+		return fmt.Errorf("%s: %s: %w", t.name, g.Initiator, ErrFencing)
 	}
 	for i, old := range t.grants {
 		if old.Initiator == g.Initiator && old.user() == g.user() {
@@ -243,41 +256,52 @@ func (t *Target) holds(g *Grant) bool {
 // work is a fence or a removal that goes on though its caller has given up.
 type work struct {
 	done chan struct{}
-	err  error
+	// err counts once done is closed. It is kept until a caller has seen it.
+	err     error
+	waiting int // callers, guarded by Target.mu
 }
+
+func fence(initiator string) string { return "fence of " + initiator }
+
+// fencing says whether a Revoke of that initiator is under way. t.mu is held.
+func (t *Target) fencing(initiator string) bool { return t.work[fence(initiator)] != nil }
 
 // Revoke is the fence: it returns nil only when the initiator has no grant, no
 // login under way, no session, and no command of it whose system call has not
 // returned, and what it wrote is on stable storage. When ctx ends first, the
 // initiator can log in no more, the work goes on, and Revoke may be called
 // again. An initiator that has no grant is no error.
+//
+// The empty name revokes the grant that admits any name, and ends the sessions
+// that rest on it. A name that such a grant admits can come back.
 func (t *Target) Revoke(ctx context.Context, initiator string) error {
 	initiator = strings.ToLower(initiator)
-	return t.join(ctx, "fence "+initiator, func() error {
-		t.mu.Lock()
-		kept := t.grants[:0:0]
-		for _, g := range t.grants {
-			if g.Initiator != initiator {
-				kept = append(kept, g)
+	revoke := func() {
+		t.grants = slices.DeleteFunc(t.grants, func(g *Grant) bool { return g.Initiator == initiator })
+	}
+	_, err := t.join(ctx, fence(initiator), revoke, func() error {
+		left := t.clear(func(s *seat) bool { return s.initiator == initiator || s.grant.Initiator == initiator })
+		left[initiator] = true
+		for name := range left {
+			if err := t.units.Forget(name); err != nil {
+				return fmt.Errorf("fence of %s at %s: %w", name, t.name, err)
 			}
-		}
-		t.grants = kept
-		t.mu.Unlock()
-		t.clear(func(s *seat) bool { return s.initiator == initiator })
-		if err := t.units.Forget(initiator); err != nil {
-			return fmt.Errorf("fence of %s at %s: %w", initiator, t.name, err)
 		}
 		return nil
 	})
+	return err
 }
 
-// clear closes the connections of seats and waits until they are left.
-func (t *Target) clear(match func(*seat) bool) {
+// clear closes the connections of seats, waits until they are left, and returns
+// the initiators that sat there.
+func (t *Target) clear(match func(*seat) bool) map[string]bool {
 	var leaving []*seat
+	names := map[string]bool{}
 	t.mu.Lock()
 	for s := range t.seats {
 		if match(s) {
 			leaving = append(leaving, s)
+			names[s.initiator] = true
 			_ = s.conn.Close()
 		}
 	}
@@ -285,69 +309,91 @@ func (t *Target) clear(match func(*seat) bool) {
 	for _, s := range leaving {
 		<-s.done
 	}
+	return names
 }
 
-// join runs do under a key, or waits for the run that is under way. The
+// join does what takes no time, under t.mu, then runs do under a key, or waits
+// for the run that is under way; ended says that it came to its end. The
 // goroutine is the server's: Shutdown waits for it.
-func (t *Target) join(ctx context.Context, key string, do func() error) error {
+func (t *Target) join(ctx context.Context, key string, first func(), do func() error) (ended bool, err error) {
 	t.mu.Lock()
+	first()
 	w := t.work[key]
 	if w == nil {
 		w = &work{done: make(chan struct{})}
 		if !t.server.goes(func() { t.run(key, w, do) }) {
 			t.mu.Unlock()
-			return ErrServerClosed
+			return false, ErrServerClosed
 		}
 		t.work[key] = w
 	}
+	w.waiting++
 	t.mu.Unlock()
 	select {
 	case <-w.done:
-		return w.err
 	case <-ctx.Done():
-		return fmt.Errorf("%s: I/O still under way: %w", key, ctx.Err())
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.waiting--
+	select {
+	case <-w.done:
+		if t.work[key] == w {
+			delete(t.work, key)
+		}
+		return true, w.err
+	default:
+		return false, fmt.Errorf("%s at %s: I/O still under way: %w", key, t.name, ctx.Err())
 	}
 }
 
+// run does the work. An error that nobody waits for stays for the next caller:
+// it may be about lost writes.
 func (t *Target) run(key string, w *work, do func() error) {
-	w.err = do()
+	err := do()
 	t.mu.Lock()
-	delete(t.work, key)
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	w.err = err
+	if err == nil || w.waiting > 0 {
+		delete(t.work, key)
+	}
 	close(w.done)
 }
 
-// remove ends everything at the target, then calls gone.
-func (t *Target) remove(ctx context.Context, gone func()) error {
-	t.mu.Lock()
-	t.removed = true
-	t.mu.Unlock()
-	return t.join(ctx, "removal", func() error {
+// remove ends everything at the target; ended says that nothing is left of it,
+// even where err says that what was written may be lost.
+func (t *Target) remove(ctx context.Context) (ended bool, err error) {
+	return t.join(ctx, "removal", func() { t.removed = true }, func() error {
 		t.clear(func(*seat) bool { return true })
-		if err := t.flush(); err != nil {
-			return err
-		}
-		gone()
-		return nil
+		return t.flush()
 	})
 }
 
+func (t *Target) isRemoved() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.removed
+}
+
 // flush closes the units: what was written is on stable storage, or the error
-// says that it may not be.
+// says that it may not be. It does so once, and says the same ever after.
 func (t *Target) flush() error {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
+	if t.flushed {
+		return t.flushErr
+	}
+	t.flushed = true
 	t.mu.Lock()
 	luns := t.luns
 	t.luns = map[uint16]*scsi.Unit{}
 	t.mu.Unlock()
 	var errs []error
 	for lun := range luns {
-		u := t.units.Remove(lun)
-		if u == nil {
-			continue
-		}
-		if err := u.Close(); err != nil {
+		if err := t.units.Remove(lun).Close(); err != nil {
 			errs = append(errs, fmt.Errorf("flush of %s LUN %d: %w", t.name, lun, err))
 		}
 	}
-	return errors.Join(errs...)
+	t.flushErr = errors.Join(errs...)
+	return t.flushErr
 }

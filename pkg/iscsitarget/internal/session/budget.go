@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 )
 
 // bufferClasses are the sizes in bytes that buffers come in; the last one is
@@ -53,18 +54,18 @@ type buffer struct {
 }
 
 // get waits until n bytes (maxBuffer at most) are within the budget; it returns
-// nil once the account is closed.
-func (a *account) get(n int) *buffer { return a.take(n, true) }
+// nil once the account is closed, or gone is set and wake was called.
+func (a *account) get(n int, gone *atomic.Bool) *buffer { return a.take(n, gone) }
 
 // tryGet returns nil where get would wait.
-func (a *account) tryGet(n int) *buffer { return a.take(n, false) }
+func (a *account) tryGet(n int) *buffer { return a.take(n, nil) }
 
-func (a *account) take(n int, wait bool) *buffer {
+func (a *account) take(n int, gone *atomic.Bool) *buffer {
 	class := classOf(n)
 	size := bufferClasses[class]
 	a.budget.mu.Lock()
 	for !a.closed && (a.used+size > a.limit || a.budget.used+size > a.budget.limit) {
-		if !wait {
+		if gone == nil || gone.Load() {
 			a.budget.mu.Unlock()
 			return nil
 		}
@@ -91,6 +92,13 @@ func (a *account) close() {
 	a.budget.mu.Lock()
 	a.closed = true
 	a.budget.mu.Unlock()
+	a.budget.freed.Broadcast()
+}
+
+// wake has those that wait for memory look again whether they are gone.
+func (a *account) wake() {
+	a.budget.mu.Lock()
+	defer a.budget.mu.Unlock()
 	a.budget.freed.Broadcast()
 }
 

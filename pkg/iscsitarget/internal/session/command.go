@@ -22,6 +22,12 @@ func (s *Session) scsiCommand(p *pdu.PDU) error {
 	if req.Immediate && s.immediateFull() {
 		return s.reject(pdu.RejectImmediate, p)
 	}
+	if req.ITT == pdu.NoTag {
+		return s.rejectNumbered(pdu.RejectInvalidField, p)
+	}
+	if s.leaving {
+		return s.rejectNumbered(pdu.RejectWaitingForLogout, p)
+	}
 	if s.tagInUse(req.ITT) {
 		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
 	}
@@ -108,11 +114,11 @@ func (t *task) conclude(st scsi.Status) {
 
 // execute runs a command that is no plain transfer.
 func (t *task) execute() {
-	if t.isAborted() {
+	if t.aborted.Load() {
 		t.s.end(t, nil)
 		return
 	}
-	data, st := t.cmd.Execute(t.ctx, t.out.params())
+	data, st := t.cmd.Execute(t.ctx, t.params())
 	if t.cmd.Dir == scsi.DataOut || bad(st) {
 		t.conclude(st)
 		return

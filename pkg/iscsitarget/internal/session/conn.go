@@ -40,12 +40,16 @@ func (s *Session) read() error {
 // for a sign of life, and given up if it gives none.
 func (s *Session) next() (pdu.PDU, error) {
 	for {
+		now := time.Now()
+		if err := s.sweep(now); err != nil {
+			return pdu.PDU{}, err
+		}
 		if s.cfg.NopInterval > 0 && !s.reader.Buffered() {
 			wait := s.cfg.NopInterval
 			if s.pinged {
 				wait = s.cfg.NopTimeout
 			}
-			if err := s.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			if err := s.conn.SetReadDeadline(now.Add(wait)); err != nil {
 				return pdu.PDU{}, err
 			}
 		}
@@ -61,6 +65,24 @@ func (s *Session) next() (pdu.PDU, error) {
 		}
 		s.ping()
 	}
+}
+
+// sweep gives up an initiator that keeps a task waiting for data: the task's
+// memory is missing elsewhere. Nothing can be said to it below error recovery
+// level 1 but that the session ends.
+func (s *Session) sweep(now time.Time) error {
+	if s.cfg.DataTimeout <= 0 || now.Sub(s.swept) < s.cfg.DataTimeout/4 {
+		return nil
+	}
+	s.swept = now
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if t.out.overdue(now.Add(-s.cfg.DataTimeout)) {
+			return fmt.Errorf("%w: no Data-Out for task %#08x in %v", ErrProtocol, t.itt, s.cfg.DataTimeout)
+		}
+	}
+	return nil
 }
 
 // receive handles one PDU. Requests that are numbered wait for their turn.
@@ -110,6 +132,9 @@ const earlyLimit = 1 << 20
 // their number; over one ordered connection there are none but by an
 // initiator's mistake.
 func (s *Session) hold(p *pdu.PDU) error {
+	if s.early[p.BHS.CmdSN()] != nil {
+		return nil // a duplicate: silently ignored
+	}
 	s.earlyBytes += len(p.Data)
 	if s.earlyBytes > earlyLimit {
 		return fmt.Errorf("%w: more than %d bytes came before their turn", ErrProtocol, earlyLimit)

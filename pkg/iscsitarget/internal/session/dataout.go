@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 )
@@ -28,6 +30,9 @@ type burst struct {
 	got    int64
 	dataSN uint32
 	buf    *buffer // nil where the data is collected, or of no use
+	// moved is when the initiator was asked, or sent something, last: zero
+	// until it is asked.
+	moved time.Time
 }
 
 // settled: no data is under way and none will be asked for.
@@ -46,12 +51,24 @@ func (in *inbound) free() {
 	in.unsolicited, in.solicited, in.collect = nil, nil, nil
 }
 
-// params is what an Exec collected.
-func (in *inbound) params() []byte {
-	if in.collect == nil {
+// params is what an Exec collected: nothing where the initiator and the CDB
+// disagree about its length, which the command then refuses. A list that was
+// cut short, or is longer than the CDB says, was not meant as it looks.
+func (t *task) params() []byte {
+	if t.out.collect == nil || int64(t.expectOut) != t.cmd.Length {
 		return nil
 	}
-	return in.collect.b[:in.want]
+	return t.out.collect.b[:t.out.want]
+}
+
+// overdue: data that the initiator owes has not moved since then.
+func (in *inbound) overdue(since time.Time) bool {
+	for _, b := range []*burst{in.unsolicited, in.solicited} {
+		if b != nil && !b.moved.IsZero() && b.moved.Before(since) {
+			return true
+		}
+	}
+	return false
 }
 
 // expectData prepares for the Data-Out of a command that was just decoded, and
@@ -78,7 +95,7 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte) {
 	}
 	b := t.out.unsolicited
 	if b == nil && req.Write && !req.Final {
-		b = &burst{ttt: pdu.NoTag, length: unasked} // to be discarded
+		b = &burst{ttt: pdu.NoTag, length: unasked, moved: time.Now()} // to be discarded
 		t.out.unsolicited = b
 	}
 	s.mu.Unlock()
@@ -119,7 +136,7 @@ func (t *task) prepare(unasked int64) scsi.Status {
 	t.s.mu.Lock()
 	t.out.collect = collect
 	if unasked > 0 {
-		t.out.unsolicited = &burst{ttt: pdu.NoTag, length: unasked, buf: buf}
+		t.out.unsolicited = &burst{ttt: pdu.NoTag, length: unasked, buf: buf, moved: time.Now()}
 	}
 	t.s.mu.Unlock()
 	return scsi.StatusGood
@@ -142,6 +159,7 @@ func (s *Session) dataOut(p *pdu.PDU) error {
 		b.length = 0
 	}
 	b.dataSN++
+	b.moved = time.Now()
 	t.take(b, p.Data, req.Final)
 	t.step(t.finish(scsi.StatusGood))
 	return nil
@@ -156,7 +174,7 @@ func (s *Session) findBurst(req pdu.DataOut) (*task, *burst) {
 	if req.TTT == pdu.NoTag {
 		t = s.tasks[req.ITT]
 	}
-	if t == nil || t.itt != req.ITT || t.aborted || t.gone {
+	if t == nil || t.itt != req.ITT || t.aborted.Load() || t.gone {
 		return nil, nil
 	}
 	b := t.out.solicited
@@ -209,7 +227,7 @@ func (t *task) closeBurst(b *burst) {
 		}
 	}
 	n := min(b.got, max(0, t.out.want-b.start))
-	write := b.buf != nil && n > 0 && !t.out.stopped && !t.aborted
+	write := b.buf != nil && n > 0 && !t.out.stopped && !t.aborted.Load()
 	if write {
 		t.calls++
 	}
@@ -223,7 +241,7 @@ func (t *task) closeBurst(b *burst) {
 
 func writeOp(o op) {
 	st := scsi.StatusGood
-	if !o.t.isAborted() {
+	if !o.t.aborted.Load() {
 		st = o.t.cmd.WriteAt(o.buf.b[:o.n], o.off)
 	}
 	o.buf.free()
@@ -247,7 +265,7 @@ func (t *task) step(complete bool) {
 func (t *task) solicitNext() {
 	t.s.mu.Lock()
 	in := &t.out
-	due := !t.aborted && !t.gone && in.unsolicited == nil && in.solicited == nil && !in.stopped && in.asked < in.want
+	due := !t.aborted.Load() && !t.gone && in.unsolicited == nil && in.solicited == nil && !in.stopped && in.asked < in.want
 	if due {
 		t.calls++
 		in.solicited = &burst{start: in.asked, length: min(in.want-in.asked, int64(t.s.Params.MaxBurstLength), maxBuffer)}
@@ -277,7 +295,7 @@ func (t *task) solicit(buf *buffer) {
 	s := t.s
 	s.mu.Lock()
 	b := t.out.solicited
-	if t.aborted || buf == nil && t.out.collect == nil {
+	if t.aborted.Load() || buf == nil && t.out.collect == nil {
 		t.out.stopped, t.out.solicited = true, nil
 		s.mu.Unlock()
 		buf.free()
@@ -285,7 +303,7 @@ func (t *task) solicit(buf *buffer) {
 		return
 	}
 	b.buf = buf
-	b.ttt = s.newTransferTag()
+	b.ttt, b.moved = s.newTransferTag(), time.Now()
 	s.bursts[b.ttt] = t
 	h := pdu.R2T{LUN: t.lun, ITT: t.itt, TTT: b.ttt, R2TSN: t.out.r2tSN, Offset: uint32(b.start), Length: uint32(b.length)}
 	t.out.r2tSN++

@@ -16,6 +16,9 @@ const (
 func (s *Session) logout(p *pdu.PDU) error {
 	req := pdu.ParseLogoutRequest(&p.BHS)
 	s.settle(p)
+	if s.leaving {
+		return s.reject(pdu.RejectWaitingForLogout, p)
+	}
 	response := byte(logoutClosed)
 	switch {
 	case req.Reason > pdu.LogoutForRecovery:
@@ -30,8 +33,9 @@ func (s *Session) logout(p *pdu.PDU) error {
 		s.outbox.send(answer.Header(), nil, nil, takesStatSN)
 		return nil
 	}
+	s.leaving = true
 	s.abort(&abortion{then: func() {
-		s.outbox.send(answer.Header(), nil, nil, takesStatSN)
+		s.outbox.post(answer.Header(), takesStatSN)
 		s.loggedOut.Store(true)
 		s.outbox.finish()
 	}}, func(*task) bool { return true })

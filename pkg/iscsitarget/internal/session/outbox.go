@@ -63,11 +63,35 @@ func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration) *
 // send queues a PDU and waits while too much is queued already. It takes over
 // buf. After the connection has failed it drops the PDU.
 func (o *outbox) send(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
-	h.SetDataLen(len(data))
 	o.mu.Lock()
+	o.await()
+	o.add(h, data, buf, seq)
+}
+
+// room waits until there is room for more, as send does.
+func (o *outbox) room() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.await()
+}
+
+// await is room where o.mu is held.
+func (o *outbox) await() {
 	for !o.closed && o.bytes >= outboxLimit {
 		o.change.Wait()
 	}
+}
+
+// post queues a PDU without waiting: for answers whose number is bounded
+// otherwise, and which another session's goroutine may have to send.
+func (o *outbox) post(h pdu.BHS, seq sequence) {
+	o.mu.Lock()
+	o.add(h, nil, nil, seq)
+}
+
+// add queues a PDU and releases o.mu, which is held.
+func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
+	h.SetDataLen(len(data))
 	if o.closed {
 		o.mu.Unlock()
 		buf.free()

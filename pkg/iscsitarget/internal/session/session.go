@@ -35,6 +35,9 @@ const (
 	// immediateDepth is how many immediate SCSI commands may be under way
 	// beside them.
 	immediateDepth = 16
+	// managementDepth is how many task management functions may wait for
+	// their tasks to end.
+	managementDepth = 32
 	// workerLimit is how many device calls of one session run at once.
 	workerLimit = 16
 )
@@ -60,6 +63,9 @@ type Config struct {
 	// NopInterval is the silence after which the initiator is asked for a
 	// sign of life, NopTimeout how long it may take to give one.
 	NopInterval, NopTimeout time.Duration
+	// DataTimeout is how long an initiator may keep a task waiting for
+	// Data-Out; 0 is for ever.
+	DataTimeout time.Duration
 	// WriteTimeout is how long the socket may take no byte.
 	WriteTimeout time.Duration
 }
@@ -109,6 +115,8 @@ type Session struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
+	swept    time.Time           // reader: when sweep looked last
+	leaving  bool                // reader: a Logout Request was accepted
 	pinged   bool                // reader: a NOP-In of ours is unanswered
 	early    map[uint32]*pdu.PDU // reader: arrived before their turn
 	textLeft []byte              // reader: of a SendTargets answer
@@ -121,6 +129,7 @@ type Session struct {
 	bursts    map[uint32]*task // by target transfer tag: solicited data under way
 	nextTTT   uint32
 	immediate int // immediate SCSI commands under way
+	managing  int // task management functions under way
 
 	stats Stats
 }
@@ -172,6 +181,10 @@ func (s *Session) Serve() error {
 		sent <- err
 	}()
 	err := s.read()
+	if errors.Is(err, ErrProtocol) {
+		s.outbox.finish() // let the Reject out that says what was wrong
+		sent <- <-sent
+	}
 	s.shut()
 	sendErr := <-sent
 	s.granter.wait() // it may give the workers something to do

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
@@ -28,10 +29,13 @@ type task struct {
 	out       inbound
 	status    scsi.Status // the first failure, or GOOD
 	calls     int         // that work for the task: of the reader, workers, the granter
-	aborted   bool
-	answered  bool // its tag may be used again
+	answered  bool        // its tag may be used again
 	gone      bool
 	abortions []*abortion
+
+	// aborted is set under Session.mu, and read without it by those who wait
+	// for memory.
+	aborted atomic.Bool
 
 	ctx    context.Context // of an Exec; Background otherwise
 	cancel context.CancelFunc
@@ -63,12 +67,12 @@ func (t *task) finish(st scsi.Status) (complete bool) {
 	if bad(st) {
 		t.fail(st)
 	}
-	if t.calls == 1 && !t.aborted && t.out.settled() {
+	if t.calls == 1 && !t.aborted.Load() && t.out.settled() {
 		t.s.mu.Unlock()
 		return true
 	}
 	t.calls--
-	over := t.calls == 0 && t.aborted
+	over := t.calls == 0 && t.aborted.Load()
 	t.s.mu.Unlock()
 	if over {
 		t.s.end(t, nil)
@@ -86,12 +90,6 @@ func (t *task) fail(st scsi.Status) {
 }
 
 func bad(st scsi.Status) bool { return st.Code() != scsi.Good }
-
-func (t *task) isAborted() bool {
-	t.s.mu.Lock()
-	defer t.s.mu.Unlock()
-	return t.aborted
-}
 
 // respond ends a task with a SCSI Response (RFC 7143 section 11.4).
 func (t *task) respond(st scsi.Status, residual pdu.Residual) {
@@ -122,7 +120,7 @@ func (s *Session) end(t *task, status func()) bool {
 		return false
 	}
 	t.gone, t.answered = true, true
-	send := status != nil && !t.aborted
+	send := status != nil && !t.aborted.Load()
 	if t.immediate {
 		s.immediate--
 	}

@@ -20,8 +20,9 @@ func (a *abortion) one() {
 	}
 }
 
-// abort aborts the session's tasks that match. Tasks that wait for data end at
-// once, the others with the call that is under way.
+// abort aborts the session's tasks that match. Tasks that wait for data, for
+// memory or for a worker end at once, the others with the call that is under
+// way.
 func (s *Session) abort(a *abortion, match func(*task) bool) {
 	a.left.Add(1) // ours, so that then runs once, after all are marked
 	s.mark(a, match)
@@ -39,10 +40,10 @@ func (s *Session) mark(a *abortion, match func(*task) bool) {
 		// the status goes before the answer to the function.
 		a.left.Add(1)
 		t.abortions = append(t.abortions, a)
-		if t.aborted || t.gone {
+		if t.aborted.Load() || t.gone {
 			continue
 		}
-		t.aborted = true
+		t.aborted.Store(true)
 		t.out.stopped = true
 		if t.cancel != nil {
 			t.cancel()
@@ -55,6 +56,10 @@ func (s *Session) mark(a *abortion, match func(*task) bool) {
 	for _, t := range idle {
 		s.end(t, nil)
 	}
+	s.workers.drop()
+	s.granter.drop()
+	s.reads.wake()
+	s.writes.wake()
 }
 
 // function performs one task management function, then calls answer.
@@ -76,12 +81,16 @@ var functions = [128]function{
 func (s *Session) taskManagement(p *pdu.PDU) error {
 	req := pdu.ParseTaskManagement(&p.BHS)
 	s.settle(p)
+	s.outbox.room() // answers are posted: this bounds them
 	answer := func(response byte) {
-		s.outbox.send(pdu.TaskManagementResponse{Response: response, ITT: req.ITT}.Header(), nil, nil, takesStatSN)
+		s.outbox.post(pdu.TaskManagementResponse{Response: response, ITT: req.ITT}.Header(), takesStatSN)
+		s.manage(-1)
 	}
 	perform := functions[req.Function]
 	unit := s.units.Lookup(req.LUN)
 	switch {
+	case !s.manage(1):
+		return s.reject(pdu.RejectImmediate, p)
 	case perform == nil:
 		answer(pdu.TMFNotSupported)
 	case unit == nil && req.Function != pdu.TargetWarmReset:
@@ -91,6 +100,17 @@ func (s *Session) taskManagement(p *pdu.PDU) error {
 		perform(s, req, unit, answer)
 	}
 	return nil
+}
+
+// manage counts functions under way; false where there are too many.
+func (s *Session) manage(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > 0 && s.managing >= managementDepth {
+		return false
+	}
+	s.managing += n
+	return true
 }
 
 func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
@@ -111,16 +131,16 @@ func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(by
 	}}, match)
 }
 
-func (s *Session) abortTaskSet(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, onUnit(req.LUN))
+func (s *Session) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, s.onUnit(unit))
 }
 
-func (s *Session) clearTaskSet(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(onUnit(req.LUN), func() { answer(pdu.TMFComplete) })
+func (s *Session) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(s.onUnit(unit), func() { answer(pdu.TMFComplete) })
 }
 
-func (s *Session) logicalUnitReset(req pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(onUnit(req.LUN), func() {
+func (s *Session) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(s.onUnit(unit), func() {
 		unit.Reset()
 		answer(pdu.TMFComplete)
 	})
@@ -135,8 +155,9 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 	})
 }
 
-func onUnit(lun [8]byte) func(*task) bool {
-	return func(t *task) bool { return t.lun == lun }
+// onUnit matches the tasks of a unit, whichever of a LUN's forms they came with.
+func (s *Session) onUnit(unit *scsi.Unit) func(*task) bool {
+	return func(t *task) bool { return s.units.Lookup(t.lun) == unit }
 }
 
 // abortEverywhere aborts tasks in all sessions of the target.

@@ -62,12 +62,12 @@ func (t *task) readInPlace() bool {
 // readOut serves a read, or the rest of one, on a worker.
 func (t *task) readOut() {
 	for {
-		if t.isAborted() {
+		if t.aborted.Load() {
 			t.s.end(t, nil)
 			return
 		}
-		buf := t.s.reads.get(t.segment(t.toSend() - t.sent))
-		if buf == nil { // the session is over
+		buf := t.s.reads.get(t.segment(t.toSend()-t.sent), &t.aborted)
+		if buf == nil { // the task, or the session, is over
 			t.s.end(t, nil)
 			return
 		}

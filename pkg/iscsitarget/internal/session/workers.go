@@ -1,6 +1,11 @@
 package session
 
-import "sync"
+import (
+	"slices"
+	"sync"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
 
 // op is one call that may block, of one task.
 type op struct {
@@ -57,6 +62,25 @@ func (w *workers) run() {
 
 func (w *workers) wait() { w.wg.Wait() }
 
+// drop takes the calls of aborted tasks out of the queue: they must not wait for
+// workers that are stuck in a device.
+func (w *workers) drop() {
+	w.mu.Lock()
+	var dropped []op
+	w.queue = slices.DeleteFunc(w.queue, func(o op) bool {
+		gone := o.t.aborted.Load()
+		if gone {
+			dropped = append(dropped, o)
+		}
+		return gone
+	})
+	w.mu.Unlock()
+	for _, o := range dropped {
+		o.buf.free()
+		o.t.finish(scsi.StatusGood) // of an aborted task: it ends
+	}
+}
+
 // granter waits for memory on behalf of the tasks whose next burst of Data-Out
 // found none, one after another. It is no worker: workers give back the memory
 // that it waits for.
@@ -93,8 +117,25 @@ func (g *granter) run() {
 		t := g.queue[0]
 		g.queue = g.queue[1:]
 		g.mu.Unlock()
-		t.solicit(t.s.writes.get(t.burstLength()))
+		t.solicit(t.s.writes.get(t.burstLength(), &t.aborted))
 	}
 }
 
 func (g *granter) wait() { g.wg.Wait() }
+
+// drop takes aborted tasks out of the queue.
+func (g *granter) drop() {
+	g.mu.Lock()
+	var dropped []*task
+	g.queue = slices.DeleteFunc(g.queue, func(t *task) bool {
+		gone := t.aborted.Load()
+		if gone {
+			dropped = append(dropped, t)
+		}
+		return gone
+	})
+	g.mu.Unlock()
+	for _, t := range dropped {
+		t.solicit(nil)
+	}
+}

@@ -39,6 +39,9 @@ func (i *Initiator) Attach(ctx context.Context, l Login) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
+	if err := i.settleLock(ctx, h); err != nil {
+		return Disk{}, err
+	}
 	if err := i.ensureIface(ctx, h); err != nil {
 		return Disk{}, err
 	}

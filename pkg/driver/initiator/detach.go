@@ -166,6 +166,9 @@ func (i *Initiator) logoutSession(ctx context.Context, h host, id string) error 
 // logout ends the sessions of a target by its name, and one by one those that
 // iscsiadm did not match with a record.
 func (i *Initiator) logout(ctx context.Context, h host, target string, sessions []session) error {
+	if err := i.settleLock(ctx, h); err != nil {
+		return err
+	}
 	err := ignoreExit(h.iscsiadm(ctx, "-m", "node", "-T", target, "--logout"), exitNoObjects, exitSessionNotFound)
 	for _, s := range sessions {
 		rest, _ := i.sysfs.sessions(target)

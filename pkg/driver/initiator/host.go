@@ -103,25 +103,33 @@ func (i *Initiator) sameNamespace(procDir, kind string) (bool, error) {
 
 // pidOf returns the lowest pid of the processes of that name.
 func (i *Initiator) pidOf(comm string) (int, error) {
-	entries, err := os.ReadDir(i.cfg.Proc)
+	pids, err := i.pidsOf(comm)
 	if err != nil {
 		return 0, err
 	}
-	found := 0
+	if len(pids) == 0 {
+		return 0, fmt.Errorf("%s: %w", comm, fs.ErrNotExist)
+	}
+	return slices.Min(pids), nil
+}
+
+func (i *Initiator) pidsOf(comm string) ([]int, error) {
+	entries, err := os.ReadDir(i.cfg.Proc)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || (found != 0 && pid > found) {
+		if err != nil {
 			continue
 		}
 		name, err := os.ReadFile(filepath.Join(i.cfg.Proc, e.Name(), "comm"))
 		if err == nil && strings.TrimSpace(string(name)) == comm {
-			found = pid
+			pids = append(pids, pid)
 		}
 	}
-	if found == 0 {
-		return 0, fmt.Errorf("%s: %w", comm, fs.ErrNotExist)
-	}
-	return found, nil
+	return pids, nil
 }
 
 // startISCSID asks the host's systemd, if that is what process 1 is.

@@ -3,11 +3,14 @@ package initiator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestPreflight(t *testing.T) {
@@ -147,18 +150,27 @@ func TestStaleLock(t *testing.T) {
 	}
 	late := time.Now().Add(2 * staleAfter)
 	f.process("4800", "iscsiadm", "mnt:[2]", "net:[1]")
+	f.startedAgo("4800", 3*staleAfter)
 	if err := i.breakStaleLock(held, late); err != nil || !there() {
-		t.Errorf("a running iscsiadm's lock was broken: %v", err)
+		t.Errorf("the lock of an iscsiadm that may hold it was broken: %v", err)
 	}
-	if err := os.RemoveAll(filepath.Join(f.dir, "proc/4800")); err != nil {
-		t.Fatal(err)
-	}
+	f.startedAgo("4800", staleAfter)
 	if err := i.breakStaleLock(held, late); err != nil || there() {
-		t.Errorf("a dead process's lock stays: %v", err)
+		t.Errorf("a dead process's lock stays, because of a younger one that waits: %v", err)
 	}
 	if err := i.breakStaleLock(held, late); err != nil {
 		t.Errorf("no lock: %v", err)
 	}
+}
+
+// startedAgo sets a process's start time.
+func (f *fakeHost) startedAgo(pid string, ago time.Duration) {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		f.t.Error(err)
+	}
+	start := (time.Duration(up.Nano()) - ago) / (time.Second / userHZ)
+	f.write("proc/"+pid+"/stat", fmt.Sprintf("%s (a) name)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 %d 20 21\n", pid, start))
 }
 
 func TestRecordFileLayouts(t *testing.T) {

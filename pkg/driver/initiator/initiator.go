@@ -61,6 +61,8 @@ type Initiator struct {
 	logins *semaphore.Weighted
 	// ifaceMu keeps two attachments from making the iface at one time.
 	ifaceMu sync.Mutex
+	// records is held with open-iscsi's lock.
+	records *semaphore.Weighted
 }
 
 // New returns an Initiator.
@@ -81,6 +83,7 @@ func New(cfg Config) *Initiator {
 	return &Initiator{
 		cfg: cfg, sysfs: sysfs{root: cfg.Sysfs, dev: cfg.Dev},
 		run: cfg.Runner, log: cfg.Logger, logins: semaphore.NewWeighted(maxLogins),
+		records: semaphore.NewWeighted(1),
 	}
 }
 

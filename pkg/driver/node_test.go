@@ -330,7 +330,7 @@ func TestLockOutlivesAStuckCall(t *testing.T) {
 		}
 		release()
 		r.refused(r.unstageVolume(), volume.ErrPending)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if r.locks.stuckFor(testVolumeUUID) != time.Second {
 			t.Errorf("stuck for %v", r.locks.stuckFor(testVolumeUUID))
 		}

@@ -134,9 +134,9 @@ func wait(ctx context.Context, cmd *exec.Cmd) error {
 	grace := time.NewTimer(killGrace)
 	defer grace.Stop()
 	select {
-	case <-done:
+	case err := <-done:
 		release()
-		return ctx.Err()
+		return errors.Join(ctx.Err(), err)
 	case <-grace.C:
 		return errors.Join(ErrStuck, ctx.Err())
 	}

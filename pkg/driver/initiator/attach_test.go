@@ -98,7 +98,7 @@ func TestDiskChecks(t *testing.T) {
 		"128-bit NAA":    {"6123456789abcdef3123456789abcdef", nil, ErrWrongDevice},
 		"foreign holder": {"", func(f *fakeHost) { f.hold("sda", "dm-3", "LVM-abc") }, ErrWrongDevice},
 		"md holder":      {"", func(f *fakeHost) { f.mkdir("sys/class/block/sda/holders/md0") }, ErrWrongDevice},
-		"no device node": {"", func(f *fakeHost) { os.Remove(filepath.Join(f.dir, "dev/sda")) }, ErrNotAttached},
+		"no device node": {"", func(f *fakeHost) { f.remove("dev/sda") }, ErrNotAttached},
 		"stale device node": {"", func(f *fakeHost) {
 			f.write("sys/class/block/sda/dev", "8:160\n")
 		}, ErrWrongDevice},

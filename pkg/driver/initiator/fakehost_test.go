@@ -66,6 +66,12 @@ func (f *fakeHost) write(path, value string) {
 	}
 }
 
+func (f *fakeHost) remove(path string) {
+	if err := os.RemoveAll(filepath.Join(f.dir, path)); err != nil {
+		f.t.Error(err)
+	}
+}
+
 func (f *fakeHost) process(pid, comm, mnt, netns string) {
 	f.mkdir("proc", pid, "ns")
 	f.write("proc/"+pid+"/comm", comm+"\n")

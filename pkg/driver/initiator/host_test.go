@@ -20,17 +20,16 @@ func TestPreflight(t *testing.T) {
 	}{
 		"fine": {func(*fakeHost) {}, ""},
 		"no iscsid": {func(f *fakeHost) {
-			os.RemoveAll(filepath.Join(f.dir, "proc/4711"))
+			f.remove("proc/4711")
 		}, "systemctl enable --now iscsid"},
 		"no iscsi_tcp": {func(f *fakeHost) {
-			os.RemoveAll(filepath.Join(f.dir, "sys/class/iscsi_transport"))
+			f.remove("sys/class/iscsi_transport")
 		}, "modprobe iscsi_tcp"},
 		"iscsi_tcp to load": {func(f *fakeHost) {
-			dir := filepath.Join(f.dir, "sys/class/iscsi_transport")
-			os.RemoveAll(dir)
+			f.remove("sys/class/iscsi_transport")
 			f.fail = func(args []string) error {
 				if args[0] == "modprobe" {
-					return os.MkdirAll(filepath.Join(dir, "tcp"), 0o755)
+					f.mkdir("sys/class/iscsi_transport/tcp")
 				}
 				return nil
 			}

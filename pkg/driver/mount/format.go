@@ -134,13 +134,13 @@ func (m *Mounter) ReadProbe(ctx context.Context, device string) error {
 func (m *Mounter) Unused(ctx context.Context, device string) error {
 	return child.Do(ctx, "open "+device, func() error {
 		f, err := os.OpenFile(device, os.O_RDONLY|unix.O_EXCL, 0)
-		if errors.Is(err, unix.EBUSY) {
+		switch {
+		case err == nil:
+			return f.Close()
+		case errors.Is(err, unix.EBUSY):
 			return fmt.Errorf("%s is held by somebody, maybe mounted in another mount namespace: %w", device, err)
 		}
-		if err != nil {
-			return nil // not there, or no longer serving
-		}
-		return f.Close()
+		return nil // not there, or no longer serving
 	})
 }
 

@@ -203,7 +203,7 @@ type Stats struct {
 }
 
 func statsOf(st unix.Statfs_t) Stats {
-	block := int64(st.Bsize)
+	block := int64(st.Bsize) //nolint:unconvert // another type on some architectures
 	return Stats{
 		TotalBytes: int64(st.Blocks) * block, UsedBytes: int64(st.Blocks-st.Bfree) * block, AvailableBytes: int64(st.Bavail) * block,
 		TotalInodes: int64(st.Files), UsedInodes: int64(st.Files - st.Ffree), AvailableInodes: int64(st.Ffree),

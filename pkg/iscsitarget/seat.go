@@ -71,7 +71,7 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 	if !ok {
 		return nil, nil, refusal{pdu.LoginNotFound, "the target was removed during login"}
 	}
-	grant := d.used(r.User)
+	grant := d.used(r.Proven)
 	seat.grant = grant
 	if err := t.sit(seat); err != nil {
 		return nil, nil, err

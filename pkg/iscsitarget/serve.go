@@ -154,11 +154,14 @@ func (d *door) Open(initiator, target string) ([]login.Credentials, pdu.LoginSta
 	return credentials(chaps), pdu.LoginSuccess
 }
 
-// used is the grant that a login rested on: the one whose user was proven, or
-// the one that asks for no proof.
-func (d *door) used(user string) *Grant {
+// used is the grant that a login rested on: the one whose credentials, in the
+// order of Open's answer, were proven, or the one that asks for no proof.
+func (d *door) used(proven int) *Grant {
+	if proven >= 0 {
+		return d.grants[proven]
+	}
 	for _, g := range d.grants {
-		if g.CHAP == nil && user == "" || g.CHAP != nil && g.CHAP.User == user {
+		if g.CHAP == nil {
 			return g
 		}
 	}

@@ -228,19 +228,23 @@ func (g *Grant) user() string {
 	return g.CHAP.User
 }
 
-// grantsOf returns the grants that an initiator may log in by.
+// grantsOf returns the grants that an initiator may log in by, its own first.
 func (t *Target) grantsOf(initiator string) (out []*Grant) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.removed {
 		return nil
 	}
+	var any []*Grant
 	for _, g := range t.grants {
-		if g.Initiator == "" || g.Initiator == initiator {
+		switch g.Initiator {
+		case initiator:
 			out = append(out, g)
+		case "":
+			any = append(any, g)
 		}
 	}
-	return out
+	return append(out, any...)
 }
 
 // holds says whether a grant that a login rests on still stands. t.mu is held.

@@ -51,10 +51,12 @@ type Result struct {
 	Discovery         bool
 	ISID              pdu.ISID
 	TSIH, CID         uint16
-	// User is the credentials that the initiator proved, "" for none, and
-	// Nonce the stage nonce that came with them.
-	User, Nonce string
-	Params      text.Params
+	// Proven is the index of the credentials that the initiator proved in
+	// what the door returned, -1 for none; Nonce is the stage nonce that
+	// came with them.
+	Proven int
+	Nonce  string
+	Params text.Params
 	// CmdSN is what the first command of the session will carry.
 	CmdSN uint32
 }
@@ -87,7 +89,7 @@ type Machine struct {
 // New starts a login in which this end wants the parameters own and names the
 // target portal group tpgt.
 func New(door Door, own text.Params, tpgt uint16) *Machine {
-	return &Machine{door: door, own: own, tpgt: tpgt}
+	return &Machine{door: door, own: own, tpgt: tpgt, result: Result{Proven: -1}}
 }
 
 // refusal is a login that ends here, with the status that the initiator gets.

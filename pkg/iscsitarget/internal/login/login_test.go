@@ -192,7 +192,7 @@ func TestDoor(t *testing.T) {
 	if k.door.asked != 1 || k.door.initiator != "iqn.2026-11.io.x:i" || k.door.target != "iqn.2026-11.io.x:t" {
 		t.Errorf("%+v", k.door)
 	}
-	if r := k.Result(); r.Initiator != k.door.initiator || r.Target != k.door.target || r.Discovery || r.User != "" {
+	if r := k.Result(); r.Initiator != k.door.initiator || r.Target != k.door.target || r.Discovery || r.Proven != -1 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -62,28 +62,30 @@ func (m *Machine) chapProof(pairs []text.Pair) ([]text.Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	creds, nonce, err := m.match(name, response)
+	proven, nonce, err := m.match(name, response)
 	if err != nil {
 		return nil, err
 	}
 	m.proven = true
-	m.result.User, m.result.Nonce = creds.User, nonce
-	return m.mutual(pairs, creds)
+	m.result.Proven, m.result.Nonce = proven, nonce
+	return m.mutual(pairs, m.creds[proven])
 }
 
-// match finds the credentials that name and response prove.
-func (m *Machine) match(name string, response []byte) (Credentials, string, error) {
-	for _, c := range m.creds {
+// match finds the credentials that name and response prove. Several may have
+// the same user: one of an initiator's own, one for any.
+func (m *Machine) match(name string, response []byte) (proven int, nonce string, err error) {
+	err = fmt.Errorf("%w: unknown user %.64q", errAuth, name)
+	for i, c := range m.creds {
 		nonce, ok := c.nonceOf(name)
 		if !ok {
 			continue
 		}
-		if c.Secret == "" || !m.chap.verify(response, c.Secret) {
-			return Credentials{}, "", fmt.Errorf("%w: wrong secret for user %.64q", errAuth, name)
+		if c.Secret != "" && m.chap.verify(response, c.Secret) {
+			return i, nonce, nil
 		}
-		return c, nonce, nil
+		err = fmt.Errorf("%w: wrong secret for user %.64q", errAuth, name)
 	}
-	return Credentials{}, "", fmt.Errorf("%w: unknown user %.64q", errAuth, name)
+	return -1, "", err
 }
 
 // maxNonce bounds a stage nonce in characters.

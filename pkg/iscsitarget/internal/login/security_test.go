@@ -54,7 +54,7 @@ func TestCHAP(t *testing.T) {
 						t.Errorf("answer %v", answer)
 					}
 					k.must(opn, ffp)
-					if r := k.Result(); r.User != "alice" || r.Nonce != "" {
+					if r := k.Result(); r.Proven != 0 || r.Nonce != "" {
 						t.Errorf("%+v", r)
 					}
 				})
@@ -170,8 +170,19 @@ func TestEmptySecret(t *testing.T) {
 func TestSecondCredentials(t *testing.T) {
 	k := begin(t, alice, Credentials{User: "bob", Secret: "bob's secret"})
 	k.must(sec, ffp, k.proof(iscsitest.CHAP{User: "bob", Secret: "bob's secret"}, k.challenge("5"))...)
-	if k.Result().User != "bob" {
+	if k.Result().Proven != 1 {
 		t.Errorf("%+v", k.Result())
+	}
+}
+
+// Two credentials of one user: each of the secrets gets in.
+func TestOneUserTwice(t *testing.T) {
+	for i, secret := range []string{"one", "two"} {
+		k := begin(t, Credentials{User: "u", Secret: "one"}, Credentials{User: "u", Secret: "two"})
+		k.must(sec, ffp, k.proof(iscsitest.CHAP{User: "u", Secret: secret}, k.challenge("5"))...)
+		if k.Result().Proven != i {
+			t.Errorf("%+v", k.Result())
+		}
 	}
 }
 
@@ -226,7 +237,7 @@ func TestNonce(t *testing.T) {
 				return
 			}
 			k.must(sec, ffp, proof...)
-			if r := k.Result(); r.Nonce != want || r.User != "alice" {
+			if r := k.Result(); r.Nonce != want || r.Proven != 0 {
 				t.Errorf("%+v", r)
 			}
 		})

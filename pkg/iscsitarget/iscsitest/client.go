@@ -67,6 +67,7 @@ func New(tb testing.TB, conn net.Conn) *Client {
 		Conn: conn, tb: tb, reader: pdu.NewReader(conn, maxData, 255*4),
 		ISID: pdu.ISID{0x80, 1, 2, 3, 4, 5}, CmdSN: 1, ExpStatSN: 1, nextITT: 0x10,
 		running: map[uint32]*exchange{},
+		Params:  text.Params{MaxRecvDataSegmentLength: 8192, MaxSendDataSegmentLength: 8192}, // until login settles them
 	}
 }
 

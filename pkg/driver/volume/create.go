@@ -53,8 +53,7 @@ func (m *Manager) create(ctx context.Context, o CreateOptions, size int64) (Volu
 func (m *Manager) nameTaken(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, taken := m.names[name]
-	return taken
+	return len(m.names[name]) > 0
 }
 
 // allocate waits for its turn to take room; release gives it up.

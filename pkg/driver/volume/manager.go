@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,9 +37,13 @@ type Manager struct {
 
 	mu      sync.Mutex // guards what follows, and size and meta of every entry
 	volumes map[string]*entry
-	names   map[string]string // volume name to UUID
-	naas    map[uint64]string // designator to UUID
+	names   map[string][]string // volume name to UUIDs: more than one is damage
+	naas    map[uint64]string   // designator to UUID
 	nodes   map[string]sighting
+
+	// refused says why a volume that is in the pool is not served, by UUID.
+	// It does not change after Open.
+	refused map[string]error
 }
 
 // entry is one volume. Its size and meta mirror the record; they are changed
@@ -66,8 +71,8 @@ var _ Service = (*Manager)(nil)
 
 // Open returns a Manager over the pool, once every volume in it is exported
 // and every live attachment let in again. A volume that cannot be exported is
-// logged and left out until it is attached again; it keeps no other from being
-// served.
+// logged and left out until it is attached again, one whose record cannot be
+// relied on until the record is mended; neither keeps another from being served.
 func Open(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{
 		pool:       c.Pool,
@@ -78,9 +83,10 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 		ops:        newOperations(c.Logger),
 		allocating: make(chan struct{}, 1),
 		volumes:    map[string]*entry{},
-		names:      map[string]string{},
+		names:      map[string][]string{},
 		naas:       map[uint64]string{},
 		nodes:      map[string]sighting{},
+		refused:    map[string]error{},
 	}
 	if m.ratio == 0 {
 		m.ratio = 1
@@ -97,45 +103,12 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 	return m, nil
 }
 
-// load reads all records. One that cannot be understood stops the start: to
-// serve the rest would make its name free for a second volume.
-func (m *Manager) load(ctx context.Context) error {
-	records, err := m.pool.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list volumes: %w", err)
-	}
-	for _, r := range records {
-		e, err := newEntry(r)
-		if err != nil {
-			return err
-		}
-		if other, taken := m.names[e.meta.Name]; taken {
-			return fmt.Errorf("volumes %s and %s are both named %q: %w; move one of the records out of the pool",
-				other, r.ID, e.meta.Name, blockdev.ErrCorrupt)
-		}
-		if other, taken := m.naas[e.meta.naa()]; taken {
-			return fmt.Errorf("volumes %s and %s both carry NAA %s: %w; move one of the records out of the pool",
-				other, r.ID, e.meta.NAA, blockdev.ErrCorrupt)
-		}
-		m.insert(e)
-	}
-	return nil
-}
-
-func newEntry(r blockdev.Record) (*entry, error) {
-	meta, err := decodeMeta(r)
-	if err != nil {
-		return nil, err
-	}
-	return &entry{uuid: r.ID, size: r.Size, meta: meta, fencing: map[string]bool{}}, nil
-}
-
 // insert puts a volume into the index.
 func (m *Manager) insert(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.volumes[e.uuid] = e
-	m.names[e.meta.Name] = e.uuid
+	m.names[e.meta.Name] = append(m.names[e.meta.Name], e.uuid)
 	m.naas[e.meta.naa()] = e.uuid
 	for _, a := range e.meta.Attachments {
 		m.sawLocked(a.Node, a.NodeSeen)
@@ -147,8 +120,14 @@ func (m *Manager) remove(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.volumes, e.uuid)
-	delete(m.names, e.meta.Name)
+	if m.names[e.meta.Name] = without(m.names[e.meta.Name], e.uuid); len(m.names[e.meta.Name]) == 0 {
+		delete(m.names, e.meta.Name)
+	}
 	delete(m.naas, e.meta.naa())
+}
+
+func without(uuids []string, uuid string) []string {
+	return slices.DeleteFunc(uuids, func(u string) bool { return u == uuid })
 }
 
 // resume goes on with a volume where the last process left it.
@@ -207,9 +186,12 @@ func (m *Manager) lookup(ctx context.Context, id string) (*entry, error) {
 	return e, nil
 }
 
-// unknown says why a volume is not in the index. A pool may hold one that it
-// refuses to serve: that one exists, and is not deleted by saying so.
+// unknown says why a volume is not in the index. There may be one that is not
+// served: that one exists, and is not deleted by saying so.
 func (m *Manager) unknown(ctx context.Context, id, uuid string) error {
+	if err := m.refused[uuid]; err != nil {
+		return err
+	}
 	_, err := m.pool.Get(ctx, uuid)
 	if err == nil {
 		return fmt.Errorf("%w: %s is being made", ErrPending, id)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -219,21 +218,6 @@ func TestRestartExportsTheSame(t *testing.T) {
 	got, err := r.Readmit(t.Context(), v.ID, node(nodeA))
 	if diff := cmp.Diff(a, got); err != nil || diff != "" {
 		t.Errorf("the attachment changed: %v\n%s", err, diff)
-	}
-}
-
-func TestOpenRefusesWhatItCannotRead(t *testing.T) {
-	r := newRig(t)
-	v := r.create(t, "a")
-	if err := r.pool.SetMeta(t.Context(), v.UUID, []byte(`{"version":99}`)); err != nil {
-		t.Fatal(err)
-	}
-	r.stop(t)
-	pool := openPool(t, r.dir)
-	defer pool.Close()
-	_, err := Open(t.Context(), Config{Pool: pool, Exporter: newFakeExporter()})
-	if err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), v.UUID) {
-		t.Errorf("Open = %v", err)
 	}
 }
 

@@ -20,12 +20,15 @@ func (m *Manager) Get(ctx context.Context, id string) (Volume, error) {
 // Find returns a volume by its name; see [Service].
 func (m *Manager) Find(ctx context.Context, name string) (Volume, error) {
 	m.mu.Lock()
-	uuid, ok := m.names[name]
+	uuids := slices.Clone(m.names[name])
 	m.mu.Unlock()
-	if !ok {
+	switch len(uuids) {
+	case 0:
 		return Volume{}, fmt.Errorf("%w: no volume is named %q", ErrNotFound, name)
+	case 1:
+		return m.Get(ctx, ID(m.pool.ID(), uuids[0]))
 	}
-	return m.Get(ctx, ID(m.pool.ID(), uuid))
+	return Volume{}, ambiguous(name, uuids)
 }
 
 // List returns all volumes; see [Service]. One that is being deleted is among

@@ -118,7 +118,7 @@ func (t *task) execute() {
 		t.s.end(t, nil)
 		return
 	}
-	data, st := t.cmd.Execute(t.ctx, t.params())
+	data, st := t.cmd.Execute(t.ctx, t.out.params())
 	if t.cmd.Dir == scsi.DataOut || bad(st) {
 		t.conclude(st)
 		return

@@ -51,14 +51,12 @@ func (in *inbound) free() {
 	in.unsolicited, in.solicited, in.collect = nil, nil, nil
 }
 
-// params is what an Exec collected: nothing where the initiator and the CDB
-// disagree about its length, which the command then refuses. A list that was
-// cut short, or is longer than the CDB says, was not meant as it looks.
-func (t *task) params() []byte {
-	if t.out.collect == nil || int64(t.expectOut) != t.cmd.Length {
+// params is what an Exec collected.
+func (in *inbound) params() []byte {
+	if in.collect == nil {
 		return nil
 	}
-	return t.out.collect.b[:t.out.want]
+	return in.collect.b[:in.want]
 }
 
 // overdue: data that the initiator owes has not moved since then.
@@ -76,6 +74,9 @@ func (in *inbound) overdue(since time.Time) bool {
 func (t *task) expectData(req pdu.SCSICommand, immediate []byte) {
 	s := t.s
 	st := s.checkUnsolicited(req, len(immediate))
+	if !bad(st) {
+		st = t.checkUnit(req)
+	}
 	if t.cmd.Dir == scsi.DataOut && t.cmd.Kind != scsi.Done {
 		t.out.want = min(t.cmd.Length, int64(t.expectOut))
 	}
@@ -112,6 +113,20 @@ func (s *Session) checkUnsolicited(req pdu.SCSICommand, immediate int) scsi.Stat
 	if immediate > 0 && (!p.ImmediateData || !req.Write || immediate > int(p.FirstBurstLength) || immediate > int(req.ExpectedLength)) ||
 		!req.Final && req.Write && p.InitialR2T {
 		return scsi.SenseUnexpectedUnsolicitedData
+	}
+	return scsi.StatusGood
+}
+
+// checkUnit refuses a command information unit whose CDB means something else: a
+// write that is flagged as a read, which would end well with nothing written,
+// and a parameter list that is cut short or longer than the CDB says.
+func (t *task) checkUnit(req pdu.SCSICommand) scsi.Status {
+	c := &t.cmd
+	if c.Kind == scsi.Done || c.Dir != scsi.DataOut {
+		return scsi.StatusGood
+	}
+	if t.expectIn > 0 || c.Kind == scsi.Exec && int64(req.ExpectedLength) != c.Length {
+		return scsi.SenseInvalidFieldInCommandIU
 	}
 	return scsi.StatusGood
 }

@@ -217,6 +217,19 @@ func TestParameterListOfWrongLength(t *testing.T) {
 	r.holds(0, bytes.Repeat(pattern(2, block), 4))
 }
 
+// A write that is flagged as a read would look done; it is refused.
+func TestWriteFlaggedAsRead(t *testing.T) {
+	r := newSite(t).join(usual())
+	for _, cdb := range [][]byte{iscsitest.Write(0, 1), iscsitest.WriteSame(0, 1)} {
+		got := r.Do(iscsitest.Command{CDB: cdb, In: block})
+		expect(t, got, scsi.CheckCondition, invalidFieldInIU)
+		if got.Residual != (pdu.Residual{Underflow: true, Count: block}) {
+			t.Errorf("residual %+v", got.Residual)
+		}
+	}
+	r.Alive()
+}
+
 // Where the memory for unasked data is out, a write is answered BUSY; one that
 // asks for its data waits for memory. Nothing locks up.
 func TestWriteBudgetExhausted(t *testing.T) {

@@ -1,0 +1,3 @@
+// Package conformance holds tests that run other people's initiators, libiscsi
+// and QEMU, against `csi-ietd ietd`. They need no privileges.
+package conformance

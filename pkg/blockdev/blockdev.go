@@ -3,7 +3,7 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [SyncWriter], [VolatileMarker]) that a caller finds by type
+// [NowaitReader], [SyncWriter], [Recoverer], [VolatileMarker]) that a caller finds by type
 // assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
 //
@@ -34,7 +34,7 @@ type Device interface {
 	// Sync returns nil once every write that returned before the call is on
 	// stable storage. After one failure the kernel may have dropped dirty
 	// pages: the error is sticky, and this Device's later Syncs fail with
-	// ErrLostWrites.
+	// ErrLostWrites, until Recover where the Device is a Recoverer.
 	Sync() error
 	// Size is the medium's size in bytes, a multiple of BlockSize. It may
 	// grow while the device is open.
@@ -76,6 +76,16 @@ type SyncWriter interface {
 	// WriteAtSync is WriteAt followed by a Sync of that range alone. After
 	// a Sync has failed it fails with ErrLostWrites.
 	WriteAtSync(p []byte, off int64) error
+}
+
+// Recoverer is a Device that can be believed again after a Sync that failed.
+type Recoverer interface {
+	// Recover ends the time in which Sync is ErrLostWrites. What memory
+	// still shows of the writes that were lost it drops, so that reads say
+	// what the medium holds. The caller has seen to it that nobody who
+	// relied on those writes goes on as if nothing had happened. Where the
+	// medium still fails, so does Recover, and nothing has changed.
+	Recover() error
 }
 
 // VolatileMarker is a Device that can remember across a power cut that writes

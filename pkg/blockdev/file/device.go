@@ -30,6 +30,7 @@ var (
 	_ blockdev.NowaitReader   = (*device)(nil)
 	_ blockdev.SyncWriter     = (*device)(nil)
 	_ blockdev.Zeroer         = (*device)(nil)
+	_ blockdev.Recoverer      = (*device)(nil)
 	_ blockdev.Unmapper       = thinDevice{}
 )
 

@@ -14,6 +14,8 @@ type Calls struct {
 	ReadNowait func(fd int, p []byte, off int64) (int, error)
 	// WriteStable is pwritev2 with RWF_DSYNC.
 	WriteStable func(fd int, p []byte, off int64) (int, error)
+	// DropCache is posix_fadvise with POSIX_FADV_DONTNEED for all of it.
+	DropCache func(fd int) error
 }
 
 func (c Calls) orKernel() Calls {
@@ -29,6 +31,9 @@ func (c Calls) orKernel() Calls {
 	if c.WriteStable == nil {
 		c.WriteStable = writeStable
 	}
+	if c.DropCache == nil {
+		c.DropCache = dropCache
+	}
 	return c
 }
 
@@ -38,6 +43,10 @@ func readNowait(fd int, p []byte, off int64) (int, error) {
 
 func writeStable(fd int, p []byte, off int64) (int, error) {
 	return unix.Pwritev2(fd, [][]byte{p}, off, unix.RWF_DSYNC)
+}
+
+func dropCache(fd int) error {
+	return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
 }
 
 // isUnsupported says that the file system or the kernel does not know the

@@ -56,6 +56,7 @@ var (
 	_ blockdev.Zeroer       = (*Device)(nil)
 	_ blockdev.NowaitReader = (*Device)(nil)
 	_ blockdev.SyncWriter   = (*Device)(nil)
+	_ blockdev.Recoverer    = (*Device)(nil)
 )
 
 // New makes a Device of f, which it owns from then on.

@@ -63,6 +63,27 @@ func (d *Device) errLost() error {
 	return fmt.Errorf("%s: sync: %w", d.o.Name, blockdev.ErrLostWrites)
 }
 
+// Recover makes later Syncs believable again. The kernel marks the pages that it
+// could not write clean and keeps them: they show what is not on the medium
+// until memory runs short. So it first writes what is dirty, and then drops all
+// that is cached; no other call is under way meanwhile.
+func (d *Device) Recover() error {
+	d.life.Lock()
+	defer d.life.Unlock()
+	if d.closed {
+		return d.errClosed()
+	}
+	_ = d.fdatasync() // takes the reports of losses that are known or not
+	if err := d.fdatasync(); err != nil {
+		return fmt.Errorf("%s: recover: %w: %w", d.o.Name, blockdev.ErrLostWrites, Errno(err))
+	}
+	if err := d.o.Calls.DropCache(d.fd); err != nil {
+		return fmt.Errorf("%s: recover: drop the cache: %w", d.o.Name, err)
+	}
+	d.flush.lost.Store(false)
+	return nil
+}
+
 // WriteAtSync writes p and returns when it is stable. Where pwritev2 fails in
 // any way it falls back to a write and a Sync: the report of a lost page that
 // this call consumed was its own handle's, Sync's descriptor still has one.

@@ -2,6 +2,8 @@ package fd
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +27,67 @@ func TestSyncErrorIsSticky(t *testing.T) {
 		wantError(t, "the failed Sync", err, errno)
 		wantError(t, "a later Sync", d.Sync(), blockdev.ErrLostWrites)
 		wantError(t, "a later WriteAtSync", d.WriteAtSync(make([]byte, 512), 0), blockdev.ErrLostWrites)
+	}
+}
+
+// TestRecover: a device whose medium works again is believed again, after what
+// the kernel still shows of lost writes was dropped; one whose medium does not
+// stays as it was.
+func TestRecover(t *testing.T) {
+	var events []string
+	var failing int
+	d := open(t, Calls{
+		Fdatasync: func(int) error {
+			events = append(events, "fdatasync")
+			if failing > 0 {
+				failing--
+				return unix.EIO
+			}
+			return nil
+		},
+		DropCache: func(int) error { events = append(events, "drop"); return nil },
+	})
+	failing = 3
+	wantError(t, "Sync", d.Sync(), blockdev.ErrLostWrites)
+	wantError(t, "Recover of a bad medium", d.Recover(), blockdev.ErrLostWrites)
+	wantError(t, "Sync after it", d.Sync(), blockdev.ErrLostWrites)
+	events = nil
+	failing = 1 // a loss that was not reported yet
+	if err := d.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(events, " "); got != "fdatasync fdatasync drop" {
+		t.Errorf("Recover did %s", got)
+	}
+	if err := errors.Join(d.Sync(), d.WriteAtSync(make([]byte, 512), 0)); err != nil {
+		t.Errorf("after Recover: %v", err)
+	}
+	_ = d.Close()
+	wantError(t, "Recover after Close", d.Recover(), blockdev.ErrClosed)
+}
+
+// TestRecoverDropsTheCache asks the kernel what it still has in memory. On a
+// file system that is nothing but memory there is nothing to drop.
+func TestRecoverDropsTheCache(t *testing.T) {
+	d := open(t, Calls{})
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(d.fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	p := bytes.Repeat([]byte{7}, 64<<10)
+	if _, err := d.WriteAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	n, err := d.ReadAtNowait(make([]byte, len(p)), 0)
+	if !errors.Is(err, blockdev.ErrWouldBlock) && st.Type != unix.TMPFS_MAGIC {
+		t.Errorf("%d bytes are cached (%v)", n, err)
+	}
+	got := make([]byte, len(p))
+	if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("what was stable is not there: %v", err)
 	}
 }
 

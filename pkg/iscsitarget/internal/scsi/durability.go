@@ -30,6 +30,9 @@ const quietPeriod = 2 * time.Second
 //     under another boot id. A lost stage gets errors until its initiator
 //     attaches with another nonce; the entry stays until forget, so that
 //     whoever comes back with the old nonce still gets errors.
+//  4. A device whose Sync failed is recovered when a stage that lost nothing
+//     attaches and all that are attached are lost: nobody is left then who
+//     could take what it shows for what it was told.
 //
 // A device that is no [blockdev.VolatileMarker] gets the same in memory.
 //
@@ -54,6 +57,7 @@ type durability struct {
 	mark     blockdev.VolatileMark
 	unsaved  bool
 	attached map[*itl]struct{}
+	suspect  bool // a Sync failed: what the device shows may not be stable
 	closed   bool
 	timer    *time.Timer
 	timers   sync.WaitGroup
@@ -78,6 +82,7 @@ func newDurability(dev blockdev.Device, bootID string, logger *slog.Logger) (*du
 }
 
 func (d *durability) resume() error {
+	d.suspect = len(d.mark.Lost) > 0 // also where the process died since
 	if d.mark.BootID == "" && len(d.mark.Stages) == 0 {
 		return nil
 	}
@@ -173,6 +178,7 @@ func (d *durability) sync() error {
 func (d *durability) lose(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.suspect = true
 	if len(d.mark.Stages) == 0 {
 		return
 	}
@@ -207,6 +213,9 @@ func (d *durability) attach(l *itl) error {
 	defer d.mu.Unlock()
 	stage := l.nexus.config.Stage
 	l.lost.Store(slices.Contains(d.mark.Lost, stage))
+	if d.suspect && !l.lost.Load() && d.allLost() {
+		d.recover()
+	}
 	if !l.lost.Load() && d.mark.BootID != "" {
 		if err := d.addStage(stage); err != nil {
 			return err

@@ -21,7 +21,7 @@ demo: deps ## a volume's whole life on real kernels, step by step (root)
 test: unit e2e ## unit tests with the race detector, then the lab's (root)
 
 unit: deps
-	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/...
+	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/writer/...
 
 # One package has one lab; the lab's tests boot real kernels, so the race
 # detector would only slow the harness.

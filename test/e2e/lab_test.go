@@ -69,10 +69,10 @@ func newCluster(t *testing.T, guests int) *cluster {
 	return c
 }
 
-// create makes a volume whose name is the test's.
+// create makes a volume whose name is the test's, and the claim's if it has one.
 func (c *cluster) create(t *testing.T, claim lab.Claim) *lab.Volume {
 	t.Helper()
-	claim.Name = "pvc-" + strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(t.Name()))
+	claim.Name = "pvc-" + strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(t.Name()+claim.Name))
 	v, err := c.controller.Create(t.Context(), claim)
 	if err != nil {
 		t.Fatal(err)

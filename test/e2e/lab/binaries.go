@@ -20,6 +20,7 @@ const (
 	Agent  = "guest"
 	Driver = "csi-ietd"
 	Sanity = "csi-sanity"
+	writer = "writer"
 )
 
 // packages are what the lab builds, each into a static binary of that name.
@@ -27,6 +28,7 @@ var packages = map[string]string{
 	Agent:  modulePath + "/test/e2e/guest",
 	Driver: modulePath + "/cmd/csi-ietd",
 	Sanity: modulePath + "/test/e2e/sanity",
+	writer: modulePath + "/test/e2e/writer",
 }
 
 // buildBinaries builds the programs into dir. It runs before the namespaces

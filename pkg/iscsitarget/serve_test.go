@@ -91,7 +91,7 @@ func TestLoginTimeout(t *testing.T) {
 				return nil
 			case <-time.After(10 * time.Millisecond):
 				if slow.SendRaw([]byte{0x43}) != nil {
-					return nil
+					<-stop // closed in our face, as it should be
 				}
 			}
 		}
@@ -100,7 +100,9 @@ func TestLoginTimeout(t *testing.T) {
 	silent.ExpectClosed()
 	slow.ExpectClosed()
 	close(stop)
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 	if took := time.Since(start); took < 200*time.Millisecond || took > 10*time.Second {
 		t.Errorf("closed after %v", took)
 	}

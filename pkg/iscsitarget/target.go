@@ -235,16 +235,16 @@ func (t *Target) grantsOf(initiator string) (out []*Grant) {
 	if t.removed {
 		return nil
 	}
-	var any []*Grant
+	var open []*Grant
 	for _, g := range t.grants {
 		switch g.Initiator {
 		case initiator:
 			out = append(out, g)
 		case "":
-			any = append(any, g)
+			open = append(open, g)
 		}
 	}
-	return append(out, any...)
+	return append(out, open...)
 }
 
 // holds says whether a grant that a login rests on still stands. t.mu is held.

@@ -37,6 +37,22 @@ func TestRevokeWaitsForIO(t *testing.T) {
 	r.refused(pdu.LoginNotFound, plain())
 }
 
+// Revoke returns when what the initiator wrote is on stable storage.
+func TestRevokeSyncs(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	good(t, r.login(1).Do(write(0, pattern(1, block))))
+	hold := r.gate.Hold(iscsitest.Sync)
+	t.Cleanup(hold.Release)
+	done := later(t, func() error { return r.target.Revoke(within(t, time.Minute), node) })
+	hold.Await(t)
+	waits(t, "Revoke", done)
+	hold.Release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A Revoke whose context ends has closed the door already; the next call waits
 // for the rest. Until then nobody is let in by a new grant either: the old
 // grant's write is still under way.

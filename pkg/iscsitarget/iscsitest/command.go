@@ -42,7 +42,7 @@ type Result struct {
 	R2Ts    []pdu.R2T
 }
 
-// SenseKey and code of fixed or descriptor format sense data: key<<16|ASC<<8|ASCQ.
+// SenseCode is the sense data, of either format, as key<<16|ASC<<8|ASCQ.
 func (r Result) SenseCode() int {
 	switch s := r.Sense; {
 	case len(s) >= 14 && s[0]&0x7f == 0x70:
@@ -244,7 +244,7 @@ func (c *Client) dataIn(x *exchange, p pdu.PDU) error {
 	case x.burst > c.Params.MaxBurstLength:
 		return fmt.Errorf("sequence of %d bytes, MaxBurstLength is %d", x.burst, c.Params.MaxBurstLength)
 	case in.HasStatus && !in.Final:
-		return fmt.Errorf("S bit without F bit")
+		return fmt.Errorf("status without the F bit")
 	}
 	if in.Final {
 		x.burst = 0

@@ -29,7 +29,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "csi-ietd")
 	build := exec.Command("go", "build", "-o", binary, "github.com/csi-ietd/csi-ietd/cmd/csi-ietd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

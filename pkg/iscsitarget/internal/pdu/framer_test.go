@@ -64,7 +64,7 @@ func TestReader(t *testing.T) {
 			for errors.Is(err, os.ErrDeadlineExceeded) {
 				_, err = r.Next()
 			}
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Errorf("at the end: %v", err)
 			}
 		})
@@ -97,7 +97,7 @@ func TestTruncated(t *testing.T) {
 		if n == 0 {
 			want = io.EOF
 		}
-		if _, err := r.Next(); err != want {
+		if _, err := r.Next(); !errors.Is(err, want) {
 			t.Errorf("after %d bytes: %v, want %v", n, err, want)
 		}
 	}
@@ -131,7 +131,7 @@ func TestGrowth(t *testing.T) {
 	b := wire(0, maxData)
 	for arrived := BHSLen; arrived < len(b); arrived += 3000 {
 		r := NewReader(bytes.NewReader(b[:arrived]), maxData, 1020)
-		if _, err := r.Next(); err != io.ErrUnexpectedEOF {
+		if _, err := r.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatal(err)
 		}
 		if len(r.buf) > max(initialBuffer, 2*arrived) {
@@ -181,11 +181,11 @@ func TestBuffered(t *testing.T) {
 
 func TestErrorsOfTheSource(t *testing.T) {
 	r := NewReader(iotest.ErrReader(io.ErrClosedPipe), 8192, 0)
-	if _, err := r.Next(); err != io.ErrClosedPipe {
+	if _, err := r.Next(); !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
 	}
 	r = NewReader(nothing{}, 8192, 0)
-	if _, err := r.Next(); err != io.ErrNoProgress {
+	if _, err := r.Next(); !errors.Is(err, io.ErrNoProgress) {
 		t.Error(err)
 	}
 }

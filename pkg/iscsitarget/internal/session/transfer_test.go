@@ -15,7 +15,7 @@ import (
 // Reads of sizes around every limit come back whole; the client checks DataSN,
 // offsets, bursts and status.
 func TestReadSizes(t *testing.T) {
-	for _, segment := range []uint32{512, 513, 1000, 4096, 8191, 65536, 262144, 1<<24 - 1} {
+	for _, segment := range []uint32{512, 513, 8191, 65536, 1<<24 - 1} {
 		for _, burst := range []uint32{512, 8192, 65535, 262144, 1 << 20} {
 			p := usual()
 			p.MaxSendDataSegmentLength, p.MaxBurstLength = segment, burst

@@ -115,7 +115,7 @@ func (d *device) SetVolatileMark(m blockdev.VolatileMark) error {
 
 func (d *disk) writeMark(id string, m blockdev.VolatileMark) error {
 	if m.IsZero() {
-		if err := d.remove(volatilePath(id)); err != nil {
+		if err := d.retire(volatilePath(id)); err != nil {
 			return err
 		}
 		return d.syncDir(volumePath(id))

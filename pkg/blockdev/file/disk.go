@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 )
@@ -94,25 +93,6 @@ func (d *disk) createWith(name string, content []byte) error {
 		return d.fsync(f, name)
 	})
 }
-
-// replace makes content the file's content, at once and for good.
-func (d *disk) replace(name string, content []byte) error {
-	temporary := name + temporarySuffix
-	err := d.remove(temporary)
-	if err == nil {
-		err = d.createWith(temporary, content)
-	}
-	if err == nil {
-		err = d.rename(temporary, name)
-	}
-	if err != nil {
-		return err
-	}
-	return d.syncDir(path.Dir(name))
-}
-
-// temporarySuffix marks what a power cut may leave behind in replace.
-const temporarySuffix = ".tmp"
 
 func (d *disk) syncDir(name string) (err error) {
 	f, err := d.root.Open(name)

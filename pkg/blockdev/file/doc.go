@@ -6,6 +6,7 @@
 //	volumes/<uuid>/data        the sparse file
 //	volumes/<uuid>/record.json
 //	volumes/<uuid>/volatile.json  the VolatileMark; absent when it is zero
+//	volumes/<uuid>/*.spare     blocks for those two on a full file system
 //	staging/<uuid>/            a volume being made
 //	trash/<uuid>/              a volume being deleted
 //
@@ -21,7 +22,9 @@
 //   - Delete: rename into trash/ (the volume is gone from here on); fsync
 //     trash/ and volumes/; remove.
 //   - A JSON file: write a temporary file beside it, fsync it, rename it over
-//     the old one, fsync the directory.
+//     the old one, fsync the directory. On a full file system: fsync the
+//     directory, write over the spare, fsync it, exchange the two names, fsync
+//     the directory.
 //   - Resize: grow the file and fsync it, then replace the record, then tell
 //     the open device. The file is therefore never shorter than its record
 //     says. Open finds a longer one after a cut in between and finishes the

@@ -38,7 +38,11 @@ func TestOrderOfEvents(t *testing.T) {
 			"rename staging/V volumes/V",
 			"fsyncdir volumes", "fsyncdir staging",
 		}},
-		{"SetMeta", func() error { return pool.SetMeta(ctx, testID, json.RawMessage(`1`)) }, replace("record.json")},
+		{"SetMeta", func() error { return pool.SetMeta(ctx, testID, json.RawMessage(`1`)) }, append([]string{
+			"remove volumes/V/record.json.spare", "create volumes/V/record.json.spare",
+			"write volumes/V/record.json.spare", "fsync volumes/V/record.json.spare",
+		}, replace("record.json")...)},
+		{"SetMeta again", func() error { return pool.SetMeta(ctx, testID, json.RawMessage(`2`)) }, replace("record.json")},
 		{"Resize", func() error { return pool.Resize(ctx, testID, 8192) },
 			append([]string{"truncate volumes/V/data", "fsync volumes/V/data"}, replace("record.json")...)},
 		{"Resize to the current size", func() error { return pool.Resize(ctx, testID, 8192) }, nil},
@@ -48,7 +52,7 @@ func TestOrderOfEvents(t *testing.T) {
 		}, replace("volatile.json")},
 		{"SetVolatileMark to zero", func() error {
 			return d.(blockdev.VolatileMarker).SetVolatileMark(blockdev.VolatileMark{})
-		}, []string{"remove volumes/V/volatile.json", "fsyncdir volumes/V"}},
+		}, []string{"rename volumes/V/volatile.json volumes/V/volatile.json.spare", "fsyncdir volumes/V"}},
 		{"Close", func() error { return d.Close() }, nil},
 		{"Delete", func() error { return pool.Delete(ctx, testID) }, []string{
 			"rename volumes/V trash/V", "fsyncdir trash", "fsyncdir volumes", "remove trash/V", "remove staging/V",
@@ -108,7 +112,7 @@ func TestResizeAgainAfterLastStep(t *testing.T) {
 	d, err := pool.Open(t.Context(), testID)
 	ok(t, err)
 	defer func() { ok(t, d.Close()) }()
-	const last = 7 // the fsync of the directory, see TestOrderOfEvents
+	const last = 11 // the fsync of the directory, see TestOrderOfEvents
 	p.Fail(last, unix.EIO, false)
 	wantError(t, "Resize", pool.Resize(t.Context(), testID, 2<<20), unix.EIO)
 	if !p.Reached() || d.Size() != 1<<20 {

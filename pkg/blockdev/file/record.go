@@ -105,6 +105,9 @@ func (d *disk) writeRecord(r blockdev.Record) error {
 	if err != nil {
 		return err
 	}
+	if err := d.keepSpare(recordPath(r.ID), len(b)); err != nil {
+		return err
+	}
 	return d.replace(recordPath(r.ID), b)
 }
 

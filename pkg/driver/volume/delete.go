@@ -11,6 +11,8 @@ import (
 // Delete destroys a volume; see [Service]. The order is: the intent is
 // recorded, the export ends, the device closes, the pool deletes. A crash after
 // the first step is finished by the next Open, one before it changes nothing.
+// Where a full pool has no room for the intent it goes without: deleting is what
+// makes room, and a crash in between leaves a volume that can be deleted again.
 func (m *Manager) Delete(ctx context.Context, id string) error {
 	e, err := m.lookup(ctx, id)
 	if err != nil {
@@ -29,7 +31,8 @@ func (m *Manager) delete(ctx context.Context, e *entry) error {
 		return fmt.Errorf("%w: %s is attached to %s; detach it first", ErrInUse, m.id(e), nodeIDs(e.meta.Attachments))
 	}
 	if !e.meta.Deleting {
-		if err := m.update(ctx, e, func(meta *meta) { meta.Deleting = true }); err != nil {
+		err := m.update(ctx, e, func(meta *meta) { meta.Deleting = true })
+		if err != nil && !errors.Is(err, blockdev.ErrNoSpace) {
 			return err
 		}
 	}

@@ -184,6 +184,17 @@ func TestNoMarkNoWrite(t *testing.T) {
 	m.wantMark("boot-1", stages(stage("a", 1)), nil)
 }
 
+// TestNoRoomForTheMark: to the initiator a full pool is one thing, whatever it
+// had no room for.
+func TestNoRoomForTheMark(t *testing.T) {
+	m := newMachine(t)
+	m.disk.markErr = blockdev.ErrNoSpace
+	m.on(m.nexus, "7/2707", writeOne)
+	m.on(m.nexus, "good", readOne)
+	m.disk.markErr = nil
+	m.on(m.nexus, "good", writeOne)
+}
+
 func TestLateNexusIsMarked(t *testing.T) {
 	m := newMachine(t)
 	reader := m.stage("r", 1)

@@ -175,7 +175,9 @@ func (c *Command) storeAt(p []byte, at int64) Status {
 // change runs what changes the medium and is not stable when it returns.
 func (c *Command) change(at int64, f func() error) Status {
 	u := c.itl.unit
-	if err := u.durability.begin(!c.fua); err != nil {
+	if err := u.durability.begin(!c.fua); errors.Is(err, blockdev.ErrNoSpace) {
+		return u.writeFailed(err, at)
+	} else if err != nil {
 		u.config.Logger.Error("Cannot mark the volume before a volatile write", "err", err)
 		return SenseInternalTargetFailure
 	}

@@ -1,0 +1,29 @@
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
+
+// stuffedPool has no room for a record.
+type stuffedPool struct{ blockdev.Pool }
+
+func (stuffedPool) SetMeta(context.Context, string, json.RawMessage) error {
+	return fmt.Errorf("record: %w", blockdev.ErrNoSpace)
+}
+
+// TestDeleteFromAFullPool: what makes room needs none.
+func TestDeleteFromAFullPool(t *testing.T) {
+	r := newRig(t)
+	v := r.create(t, "a")
+	r.Manager.pool = stuffedPool{r.pool}
+	wantErr(t, "delete", r.Delete(t.Context(), v.ID), nil)
+	if _, err := r.pool.Get(t.Context(), v.UUID); !errors.Is(err, blockdev.ErrNotFound) {
+		t.Errorf("the pool still has it: %v", err)
+	}
+}

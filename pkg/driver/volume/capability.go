@@ -76,6 +76,18 @@ func CheckCapabilities(cs []Capability) error {
 	return nil
 }
 
+// distinct leaves out repetitions: a record has room for every capability there
+// is, and not for as many as a request can hold.
+func distinct(cs []Capability) []Capability {
+	var out []Capability
+	for _, c := range cs {
+		if !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // sameAccess says whether two lists ask for the same kinds of access. Modes do
 // not count: every volume can be attached in every mode of its kind.
 func sameAccess(a, b []Capability) bool {

@@ -50,3 +50,19 @@ func TestSameAccess(t *testing.T) {
 		}
 	}
 }
+
+// TestCapabilitiesWithoutNumber: a request that repeats itself is one volume's.
+func TestCapabilitiesWithoutNumber(t *testing.T) {
+	r := newRig(t)
+	o := CreateOptions{Name: "a", Size: SizeRange{Required: mib}}
+	for range 10_000 {
+		o.Capabilities = append(o.Capabilities, ext4Writer, blockMode(SingleNodeWriter))
+	}
+	v, err := r.Create(t.Context(), o)
+	if err != nil || len(v.Capabilities) != 2 {
+		t.Fatalf("%d capabilities, %v", len(v.Capabilities), err)
+	}
+	if again, err := Idempotent(r.Manager).Create(t.Context(), o); err != nil || again.ID != v.ID {
+		t.Errorf("again: %s, %v", again.ID, err)
+	}
+}

@@ -90,7 +90,7 @@ func (m *Manager) make(ctx context.Context, o CreateOptions, size int64) (*entry
 		Name:         o.Name,
 		CreatedAt:    m.now(),
 		Parameters:   o.Parameters,
-		Capabilities: o.Capabilities,
+		Capabilities: distinct(o.Capabilities),
 		NAA:          formatNAA(NAA(id)),
 	}
 	raw, err := meta.encode()

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test unit e2e lint fuzz lab clean
+.PHONY: help deps build demo test unit conformance e2e lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,13 @@ build: ## static bin/csi-ietd
 demo: deps ## a volume's whole life on real kernels, step by step (root)
 	@go run ./test/e2e/demo
 
-test: unit e2e ## unit tests with the race detector, then the lab's (root)
+test: unit conformance e2e ## unit tests with the race detector, other people's initiators, the lab (root)
 
 unit: deps
 	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/writer/...
+
+conformance: deps
+	go test -count=1 -timeout 10m -v ./test/e2e/conformance
 
 # One package has one lab; the lab's tests boot real kernels, so the race
 # detector would only slow the harness.

@@ -41,7 +41,9 @@ func (m *Manager) delete(ctx context.Context, e *entry) error {
 
 // destroy carries out a recorded intent to delete; it may be called again.
 func (m *Manager) destroy(ctx context.Context, e *entry) error {
-	if err := m.exporter.Unexport(ctx, TargetName(e.uuid)); err != nil {
+	// A flush that failed has ended the export all the same, and what it lost
+	// was to be destroyed.
+	if err := m.exporter.Unexport(ctx, TargetName(e.uuid)); err != nil && !errors.Is(err, blockdev.ErrLostWrites) {
 		return fmt.Errorf("end the export of volume %s: %w", m.id(e), err)
 	}
 	if err := e.closeDevice(); err != nil {

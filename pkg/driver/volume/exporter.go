@@ -16,7 +16,8 @@ type Exporter interface {
 	// Unexport fences everyone and removes the target; it does not close
 	// the device. Nil only when no system call on the device is in flight;
 	// the context's error when that is not so in time, and it may be called
-	// again. An unknown target is nil.
+	// again. blockdev.ErrLostWrites where all that is so, but what was
+	// written may be lost. An unknown target is nil.
 	Unexport(ctx context.Context, target string) error
 	// Permit adds or replaces the grant of an initiator.
 	Permit(target string, g iscsitarget.Grant) error

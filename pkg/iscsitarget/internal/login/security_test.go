@@ -113,11 +113,14 @@ func TestBypass(t *testing.T) {
 			k.refused(tt.want, tt.csg, tt.nsg, tt.keys...)
 		})
 	}
-	for _, nsg := range []uint8{opn, ffp} {
-		k := begin(t, alice)
-		for range 5 {
-			if resp, done, err := k.say(sec, nsg, who); err != nil || done || resp.PDU.Transit {
-				t.Fatalf("T granted: %+v, %v", resp, err)
+	for name, before := range map[string]func(*talk){"nothing": none, "asked": asked, "challenged": challenged} {
+		for _, nsg := range []uint8{opn, ffp} {
+			k := begin(t, alice)
+			before(k)
+			for range 5 {
+				if resp, done, err := k.say(sec, nsg, who); err != nil || done || resp.PDU.Transit {
+					t.Fatalf("%s: T granted: %+v, %v", name, resp, err)
+				}
 			}
 		}
 	}

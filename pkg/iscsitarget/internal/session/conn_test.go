@@ -76,7 +76,7 @@ func TestCommandsOutsideTheWindow(t *testing.T) {
 // Requests that come before their turn are done in their turn, once, whatever
 // comes twice meanwhile.
 func TestEarlyCommands(t *testing.T) {
-	r := newSite(t).join(usual(), func(i *Info) { i.CmdSN = 0xfffffffd })
+	r := newSite(t).join(usual(), func(i *Info) { i.CmdSN = 0xfffffff0 })
 	const n = 20
 	base := r.CmdSN
 	var tags []uint32
@@ -126,6 +126,26 @@ func TestEarlyDataIsBounded(t *testing.T) {
 		}
 	}
 	r.ExpectClosed()
+}
+
+// The first of several with one number counts, and the others take no room.
+func TestEarlyDuplicates(t *testing.T) {
+	r := newSite(t).join(usual())
+	first := r.CmdSN
+	itt := r.ITT()
+	for i := range 20 {
+		r.CmdSN = first + 1
+		h := r.Header(iscsitest.Command{CDB: iscsitest.Write(0, 512), Out: make([]byte, 256<<10)}, itt)
+		r.Send(h.Header(), pattern(byte(i), 256<<10))
+	}
+	r.CmdSN = first
+	r.Alive()
+	r.Start(iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+	r.CmdSN++
+	for len(r.Unasked) == 0 {
+		r.Alive()
+	}
+	r.holds(0, pattern(0, 256<<10))
 }
 
 func TestTagInUse(t *testing.T) {

@@ -123,6 +123,8 @@ func TestDataOutWithWrongFields(t *testing.T) {
 		n    int
 	}{
 		{"DataSN", pdu.DataOut{DataSN: 1}, 1024},
+		{"DataSN of the whole", pdu.DataOut{DataSN: 1, Final: true}, 2048},
+		{"offset of the whole", pdu.DataOut{BufferOffset: 4, Final: true}, 2048},
 		{"DataSN huge", pdu.DataOut{DataSN: 0xffffffff}, 1024},
 		{"offset ahead", pdu.DataOut{BufferOffset: 512}, 512},
 		{"offset huge", pdu.DataOut{BufferOffset: 0xfffffe00}, 1024},

@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	// maxMessageSize bounds one request: the largest that the CSI field
-	// limits allow is a few tens of KiB.
-	maxMessageSize = 1 << 20
+	// maxMessageSize bounds one request. The largest that the CSI field
+	// limits allow has a few tens of KiB; room beyond that lets a field that
+	// is too long be refused by its name.
+	maxMessageSize = 4 << 20
 	// stopTimeout is how long calls in flight may go on when the server is
 	// told to stop; then their contexts end.
 	stopTimeout = 20 * time.Second

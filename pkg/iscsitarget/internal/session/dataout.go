@@ -131,8 +131,9 @@ func (t *task) checkUnit(req pdu.SCSICommand) scsi.Status {
 	return scsi.StatusGood
 }
 
-// prepare finds room for the unasked bytes of a command that takes data: BUSY
-// where there is none, since the reader cannot wait.
+// prepare finds room for the unasked bytes of a command that takes data: TASK
+// SET FULL where there is none, since the reader cannot wait. Initiators answer
+// that with a shallower queue.
 func (t *task) prepare(unasked int64) scsi.Status {
 	var collect, buf *buffer
 	keep := min(unasked, t.out.want)
@@ -141,11 +142,11 @@ func (t *task) prepare(unasked int64) scsi.Status {
 		return scsi.StatusGood
 	case t.cmd.Kind == scsi.Exec:
 		if collect = t.s.writes.tryGet(int(t.out.want)); collect == nil {
-			return scsi.StatusBusy
+			return scsi.StatusTaskSetFull
 		}
 	case keep > 0:
 		if buf = t.s.writes.tryGet(int(keep)); buf == nil {
-			return scsi.StatusBusy
+			return scsi.StatusTaskSetFull
 		}
 	}
 	t.s.mu.Lock()

@@ -232,7 +232,7 @@ func TestWriteFlaggedAsRead(t *testing.T) {
 	r.Alive()
 }
 
-// Where the memory for unasked data is out, a write is answered BUSY; one that
+// Where the memory for unasked data is out, a write is answered TASK SET FULL; one that
 // asks for its data waits for memory. Nothing locks up.
 func TestWriteBudgetExhausted(t *testing.T) {
 	st := newSite(t)
@@ -241,7 +241,7 @@ func TestWriteBudgetExhausted(t *testing.T) {
 	hold := st.dev.Hold(iscsitest.WriteAt)
 	stuck := r.Start(iscsitest.Command{CDB: iscsitest.Write(0, 512), Out: pattern(1, 256<<10), Immediate: iscsitest.Most})
 	hold.Await(t)
-	expect(t, r.Do(iscsitest.Command{CDB: iscsitest.Write(1000, 1), Out: pattern(2, block), Immediate: iscsitest.Most}), scsi.Busy, 0)
+	expect(t, r.Do(iscsitest.Command{CDB: iscsitest.Write(1000, 1), Out: pattern(2, block), Immediate: iscsitest.Most}), scsi.TaskSetFull, 0)
 	waiting := r.Start(iscsitest.Command{CDB: iscsitest.Write(2000, 1024), Out: pattern(3, 512<<10)})
 	another := r.Start(iscsitest.Command{CDB: iscsitest.Write(4000, 1024), Out: pattern(4, 512<<10)})
 	r.Alive()

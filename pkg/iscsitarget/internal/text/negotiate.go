@@ -39,7 +39,7 @@ func Defaults() Params {
 		MaxRecvDataSegmentLength: 256 << 10,
 		MaxSendDataSegmentLength: 8192,
 		MaxBurstLength:           1 << 20,
-		FirstBurstLength:         256 << 10,
+		FirstBurstLength:         64 << 10, // what comes unasked: a full window of it fits a session's memory
 		MaxOutstandingR2T:        1,
 		DefaultTime2Wait:         2,
 		DefaultTime2Retain:       0,

@@ -44,7 +44,7 @@ var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"MaxBurstLength", " 1024", Reject, Irrelevant},
 	{"MaxBurstLength", "99999999999999999999", Reject, Irrelevant},
 	{"FirstBurstLength", "65536", "65536", Irrelevant},
-	{"FirstBurstLength", "16777215", "262144", Irrelevant},
+	{"FirstBurstLength", "16777215", "65536", Irrelevant},
 	{"FirstBurstLength", "511", Reject, Irrelevant},
 	{"MaxOutstandingR2T", "8", "1", Irrelevant},
 	{"MaxOutstandingR2T", "0", Reject, Irrelevant},
@@ -158,7 +158,7 @@ func FuzzNegotiation(f *testing.F) {
 		}
 		p := n.Finish()
 		if p.MaxSendDataSegmentLength < 512 || p.MaxSendDataSegmentLength >= 1<<24 || p.MaxBurstLength < 512 ||
-			p.FirstBurstLength < 512 || p.FirstBurstLength > 256<<10 || p.FirstBurstLength > p.MaxBurstLength ||
+			p.FirstBurstLength < 512 || p.FirstBurstLength > 64<<10 || p.FirstBurstLength > p.MaxBurstLength ||
 			p.MaxOutstandingR2T != 1 || p.MaxConnections != 1 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
 			t.Errorf("%+v", p)
 		}

@@ -38,7 +38,11 @@ func (x iscsiExporter) Permit(target string, g iscsitarget.Grant) error {
 	if !ok {
 		return fmt.Errorf("%w: %s", iscsitarget.ErrTargetNotFound, target)
 	}
-	return t.Permit(g)
+	err := t.Permit(g)
+	if errors.Is(err, iscsitarget.ErrFencing) {
+		return fmt.Errorf("%w: %w", ErrPending, err)
+	}
+	return err
 }
 
 func (x iscsiExporter) Revoke(ctx context.Context, target, initiator string) error {

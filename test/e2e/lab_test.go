@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -19,6 +20,10 @@ func newLab(t *testing.T) *lab.Lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := l.CheckSecrets(context.Background()); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%d secrets of records were seen nowhere else", len(l.Secrets.Minted()))
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}

@@ -31,6 +31,9 @@ type Streams struct {
 func (c *Client) begin(ctx context.Context, req *request) (conn net.Conn, answer reply, end func() bool, err error) {
 	conn, err = c.Connect(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, reply{}, nil, err
 	}
 	end = context.AfterFunc(ctx, func() { conn.Close() })

@@ -75,8 +75,8 @@ func (s *Server) run(ctx context.Context, req *request, conn net.Conn) (reply, e
 		_ = p.kill(syscall.SIGKILL)
 	}
 	var input sync.WaitGroup
-	defer input.Wait() // ends when the client closes: until then it may be sending, and a reset would cost it the exit frame
-	finished, end := context.WithCancel(ctx)
+	defer input.Wait()                                              // ends when the client closes: until then it may be sending, and a reset would cost it the exit frame
+	finished, end := context.WithCancel(context.WithoutCancel(ctx)) // the server's end is the command's too
 	input.Go(func() {
 		if feed(conn, stdin) != nil && finished.Err() == nil {
 			_ = p.kill(syscall.SIGKILL)

@@ -37,6 +37,7 @@ var handlers = map[string]func(*Server, context.Context, *request, net.Conn) (re
 	"remove":  (*Server).remove,
 	"dial":    (*Server).dial,
 	"forward": (*Server).forward,
+	"watch":   (*Server).watch,
 }
 
 // errHandled says that the handler has answered on the connection itself.

@@ -61,6 +61,7 @@ type request struct {
 	Network string         `json:",omitzero"` // dial, forward
 	Address string         `json:",omitzero"`
 	Listen  string         `json:",omitzero"` // forward: unix socket to listen on
+	Watch   *Watch         `json:",omitzero"` // watch
 }
 
 // reply answers a request. Errno lets the client return an error that
@@ -136,6 +137,7 @@ const (
 	frameStdout = 'o'
 	frameStderr = 'r'
 	frameExit   = 'x' // payload: Exit as JSON
+	frameSeen   = 's' // of a watcher: Observation as JSON
 	maxFrame    = 64 << 10
 )
 

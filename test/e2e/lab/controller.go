@@ -35,7 +35,7 @@ func (l *Lab) StartController(ctx context.Context, m *Machine, flags ...string) 
 	if m == l.Outside {
 		c.Pool = filepath.Join(l.dir, "pool")
 	}
-	args := append([]string{"controller", "--endpoint", "unix://" + ControllerSocket,
+	args := append([]string{"controller", verbose, "--endpoint", "unix://" + ControllerSocket,
 		"--pool-dir", c.Pool, "--listen-address", c.Portal}, flags...)
 	var err error
 	if c.Service, err = l.startService(ctx, m, "controller", ControllerSocket, args); err != nil {

@@ -153,7 +153,11 @@ func (g *Guest) PowerOn(ctx context.Context) error {
 	g.Client = &agent.Client{Connect: connectTo(p.life, fmt.Sprintf("%s:%d", controlOf(g.index), agentPort))}
 	select {
 	case <-up:
-		return nil
+		// Coarser than outside: a look costs a guest much more, and so does the
+		// start of a program, which takes 60 ms.
+		return g.lab.Secrets.watch(ctx, p.life, g.Machine, agent.Watch{
+			Files: watched, FileInterval: 200 * time.Millisecond, ProcessInterval: 10 * time.Millisecond,
+		})
 	case <-p.gone:
 		err = errors.New("it went down while booting")
 	case <-ctx.Done():

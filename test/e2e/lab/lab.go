@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
 )
@@ -23,6 +25,8 @@ type Config struct {
 type Lab struct {
 	// Outside is the lab's own namespace: the machine that is not a guest.
 	Outside *Machine
+	// Secrets watches every machine while it runs; see [Lab.CheckSecrets].
+	Secrets *Secrets
 
 	root, dir string
 	server    *agent.Server
@@ -41,7 +45,8 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if root == "" {
 		return nil, errors.New("lab.New outside lab.Main")
 	}
-	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), server: &agent.Server{}, waiting: map[string]chan struct{}{}}
+	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), server: &agent.Server{},
+		Secrets: newSecrets(), waiting: map[string]chan struct{}{}}
 	if err := os.MkdirAll(filepath.Join(l.dir, "outside"), 0o755); err != nil {
 		return nil, err
 	}
@@ -50,7 +55,14 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.cancel = cancel
-	if err := l.serve(life); err != nil {
+	err := l.serve(life)
+	if err == nil {
+		files := append(slices.Clone(watched), filepath.Join(l.dir, "pool/*.json"), filepath.Join(l.dir, "pool/*/*/*.json*"))
+		err = l.Secrets.watch(ctx, life, l.Outside, agent.Watch{
+			Files: files, FileInterval: 20 * time.Millisecond, ProcessInterval: time.Millisecond,
+		})
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -134,6 +146,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, l.bell.Close())
 	}
 	l.tasks.Wait()
+	l.Secrets.tasks.Wait()
 	if err := errors.Join(append(errs, removeBridges())...); err != nil {
 		return fmt.Errorf("closing the lab: %w", err)
 	}

@@ -35,7 +35,7 @@ type Node struct {
 
 // StartNode runs csi-ietd node in a guest. More flags may follow.
 func (l *Lab) StartNode(ctx context.Context, g *Guest, flags ...string) (*Node, error) {
-	args := append([]string{"node", "--endpoint", "unix://" + NodeSocket,
+	args := append([]string{"node", verbose, "--endpoint", "unix://" + NodeSocket,
 		"--kubelet-root", kubeletRoot, "--plugin-dir", pluginDir, "--node-name", g.Name}, flags...)
 	if err := g.MkdirAll(ctx, pluginDir, 0o755); err != nil { // kubelet makes it
 		return nil, err

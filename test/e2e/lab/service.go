@@ -31,6 +31,9 @@ type Service struct {
 	process *agent.Process
 }
 
+// verbose has every request logged, for what secrets it may hold.
+const verbose = "--v=5"
+
 // readyTimeout is how long a service may take from exec to its first answer.
 const readyTimeout = 30 * time.Second
 

@@ -46,6 +46,7 @@ func (c *Controller) Create(ctx context.Context, claim Claim) (*Volume, error) {
 	defer cancel()
 	v := &Volume{Claim: claim, controller: c, published: map[*Node]map[string]string{}}
 	answer, err := c.CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Secrets:            c.lab.Secrets.request(),
 		Name:               claim.Name,
 		CapacityRange:      &csi.CapacityRange{RequiredBytes: claim.Size},
 		VolumeCapabilities: []*csi.VolumeCapability{v.capability()},
@@ -90,11 +91,13 @@ func (v *Volume) Publish(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := v.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		Secrets:  v.controller.lab.Secrets.request(),
 		VolumeId: v.ID, NodeId: n.ID, VolumeCapability: v.capability(), VolumeContext: v.context,
 	})
 	if err != nil {
 		return err
 	}
+	v.controller.lab.Secrets.saw(answer.PublishContext)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.published[n] = answer.PublishContext
@@ -106,7 +109,7 @@ func (v *Volume) Publish(ctx context.Context, n *Node) error {
 func (v *Volume) Unpublish(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := v.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: v.ID, NodeId: n.ID})
+	_, err := v.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{Secrets: v.controller.lab.Secrets.request(), VolumeId: v.ID, NodeId: n.ID})
 	if err != nil {
 		return err
 	}
@@ -127,6 +130,7 @@ func (v *Volume) Stage(ctx context.Context, n *Node) error {
 		return err
 	}
 	_, err := n.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+		Secrets:  v.controller.lab.Secrets.request(),
 		VolumeId: v.ID, PublishContext: v.PublishContext(n), StagingTargetPath: v.StagingPath(),
 		VolumeCapability: v.capability(), VolumeContext: v.context,
 	})
@@ -178,6 +182,7 @@ func (v *Volume) Mount(ctx context.Context, n *Node, pod string) (string, error)
 		return "", err
 	}
 	_, err := n.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		Secrets:  v.controller.lab.Secrets.request(),
 		VolumeId: v.ID, PublishContext: v.PublishContext(n), StagingTargetPath: v.StagingPath(),
 		TargetPath: target, VolumeCapability: v.capability(), VolumeContext: v.context,
 	})
@@ -233,6 +238,7 @@ func (v *Volume) Expand(ctx context.Context, size int64, pods map[*Node]string) 
 	defer cancel()
 	grow := &csi.CapacityRange{RequiredBytes: size}
 	answer, err := v.controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		Secrets:  v.controller.lab.Secrets.request(),
 		VolumeId: v.ID, CapacityRange: grow, VolumeCapability: v.capability(),
 	})
 	if err != nil {
@@ -244,6 +250,7 @@ func (v *Volume) Expand(ctx context.Context, size int64, pods map[*Node]string) 
 	}
 	for n, pod := range pods {
 		_, err := n.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
+			Secrets:  v.controller.lab.Secrets.request(),
 			VolumeId: v.ID, VolumePath: v.TargetPath(pod), StagingTargetPath: v.StagingPath(),
 			CapacityRange: grow, VolumeCapability: v.capability(),
 		})
@@ -268,6 +275,6 @@ func (v *Volume) Stats(ctx context.Context, n *Node, pod string) ([]*csi.VolumeU
 func (v *Volume) Delete(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := v.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: v.ID})
+	_, err := v.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{Secrets: v.controller.lab.Secrets.request(), VolumeId: v.ID})
 	return err
 }

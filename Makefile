@@ -29,7 +29,7 @@ conformance: deps
 # One package has one lab; the lab's tests boot real kernels, so the race
 # detector would only slow the harness.
 e2e: deps
-	go test -count=1 -timeout 15m -v ./test/e2e
+	go test -count=1 -timeout 40m -v ./test/e2e
 
 lint: deps ## formatting, static checks, import rules, shell scripts
 	hack/golangci-lint run

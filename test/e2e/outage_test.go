@@ -70,7 +70,7 @@ func testControllerKilled(t *testing.T, c *cluster) {
 	shell(t, n.Guest.Machine, "dmesg -C")
 	fio := background(t, n.Guest, fmt.Sprintf(`fio --name=verify --directory=%s --size=64M --rw=randwrite --bs=16k \
 		--ioengine=libaio --iodepth=8 --direct=1 --rate=6M --verify=crc32c --verify_fatal=1 --do_verify=1 2>&1`, path))
-	waitFor(t, n.Guest.Machine, 20*time.Second, "fio to write", "grep -q ' sda ' /proc/diskstats && pgrep -x fio >/dev/null && [ -s "+path+"/verify.0.0 ]")
+	waitFor(t, n.Guest.Machine, 2*time.Minute, "fio to write", "grep -q ' sda ' /proc/diskstats && pgrep -x fio >/dev/null && [ -s "+path+"/verify.0.0 ]")
 	for _, pause := range []time.Duration{0, 4 * time.Second} {
 		must(t, c.controller.Kill(t.Context()))
 		<-time.After(pause) // the outage's length is what is tested
@@ -80,7 +80,7 @@ func testControllerKilled(t *testing.T, c *cluster) {
 			t.Fatalf("fio ended too early: %v %v\n%s", fio.exit, fio.err, fio.out.String())
 		default:
 		}
-		waitFor(t, n.Guest.Machine, 30*time.Second, "the session to come back", "grep -q LOGGED_IN /sys/class/iscsi_session/*/state")
+		waitFor(t, n.Guest.Machine, 2*time.Minute, "the session to come back", "grep -q LOGGED_IN /sys/class/iscsi_session/*/state")
 	}
 	<-fio.done
 	if fio.err != nil || !fio.exit.Success() {
@@ -115,7 +115,7 @@ func testFence(t *testing.T, c *cluster) {
 	path := attach(t, v, lost, podA)
 	writer := background(t, lost.Guest, fmt.Sprintf(`fio --name=w --filename=%s --size=64M --rw=randwrite --bs=4k --ioengine=libaio \
 		--iodepth=32 --direct=1 --time_based --runtime=600 --buffer_pattern=0xdead --continue_on_error=all 2>&1`, path))
-	waitFor(t, c.lab.Outside, 20*time.Second, "writes to land",
+	waitFor(t, c.lab.Outside, 2*time.Minute, "writes to land",
 		"find "+c.controller.Pool+" -type f -size +4M | xargs grep -qaF \"$(printf '\\336\\255\\336\\255')\"")
 	must(t, lost.Guest.CutNetwork())
 	start := time.Now()
@@ -125,12 +125,12 @@ func testFence(t *testing.T, c *cluster) {
 
 	// The node comes back and tries: it is told so, and gets nothing through.
 	must(t, lost.Guest.RestoreNetwork())
-	waitFor(t, c.lab.Outside, 60*time.Second, "the node to try again",
+	waitFor(t, c.lab.Outside, 2*time.Minute, "the node to try again",
 		"ss -Htn state established state time-wait state fin-wait-1 state fin-wait-2 src "+c.controller.Portal+" dst "+lost.Guest.Storage+" | grep -q .")
 	checkUnchanged(t, c, fenced)
 	// The pod is killed; its process ends when the kernel gives its I/O up.
 	writer.stop()
-	waitFor(t, lost.Guest.Machine, time.Minute, "the writer to end", "! pgrep -x fio >/dev/null")
+	waitFor(t, lost.Guest.Machine, 3*time.Minute, "the writer to end", "! pgrep -x fio >/dev/null")
 	checkUnchanged(t, c, fenced)
 
 	path = attach(t, v, other, podB)

@@ -243,7 +243,7 @@ func testStorageProcessKilled(t *testing.T, c *storageCluster, volatile []*held)
 // and volumes with volatile writes, and brings the storage node back.
 func testStoragePowerCut(t *testing.T, c *storageCluster, all, volatile []*held, ledgers []*ledger) {
 	before := c.inventory(t, all)
-	waitFor(t, c.storage.Machine, 20*time.Second, "the mark of the clean volume to go",
+	waitFor(t, c.storage.Machine, 2*time.Minute, "the mark of the clean volume to go",
 		"! grep -q bootID "+c.dir(all[0].volume)+"/volatile.json")
 	for _, l := range ledgers {
 		<-l.enough

@@ -59,7 +59,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if err == nil {
 		files := append(slices.Clone(watched), filepath.Join(l.dir, "pool/*.json"), filepath.Join(l.dir, "pool/*/*/*.json*"))
 		err = l.Secrets.watch(ctx, life, l.Outside, agent.Watch{
-			Files: files, FileInterval: 20 * time.Millisecond, ProcessInterval: time.Millisecond,
+			Files: files, FileInterval: 50 * time.Millisecond, ProcessInterval: 5 * time.Millisecond,
 		})
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ demo: deps ## a volume's whole life on real kernels, step by step (root)
 test: unit conformance e2e ## unit tests with the race detector, other people's initiators, the lab (root)
 
 unit: deps
-	go test -race ./pkg/... ./cmd/... ./test/e2e/writer/...
+	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/lab/... ./test/e2e/writer/...
 
 conformance: deps
 	go test -count=1 -timeout 10m -v ./test/e2e/conformance

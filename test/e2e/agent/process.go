@@ -67,16 +67,16 @@ func (s *Server) run(ctx context.Context, req *request, conn net.Conn) (reply, e
 	}
 	defer cleanup()
 	p := &process{cmd: cmd}
-	if err := s.startInGroup(p); err != nil {
+	if err := s.startAndReply(p, out); err != nil {
 		return reply{}, err
 	}
 	defer p.leaveGroup()
-	if err := writeMessage(conn, reply{ID: cmd.Process.Pid}); err != nil {
-		_ = p.kill(syscall.SIGKILL)
-	}
 	var input sync.WaitGroup
-	defer input.Wait()                                              // ends when the client closes: until then it may be sending, and a reset would cost it the exit frame
-	finished, end := context.WithCancel(context.WithoutCancel(ctx)) // the server's end is the command's too
+	// Ends when the client closes: until then it may be sending, and a reset
+	// would cost it the exit frame.
+	defer input.Wait()
+	// The server's end is the command's too.
+	finished, end := context.WithCancel(context.WithoutCancel(ctx))
 	input.Go(func() {
 		if feed(conn, stdin) != nil && finished.Err() == nil {
 			_ = p.kill(syscall.SIGKILL)
@@ -89,6 +89,20 @@ func (s *Server) run(ctx context.Context, req *request, conn net.Conn) (reply, e
 		conn.Close() // it broke: nobody listens
 	}
 	return reply{}, errHandled
+}
+
+// startAndReply starts the command. What it prints at once comes behind the
+// reply.
+func (s *Server) startAndReply(p *process, out *frameWriter) error {
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	if err := s.startInGroup(p); err != nil {
+		return err
+	}
+	if err := writeMessage(out.conn, reply{ID: p.cmd.Process.Pid}); err != nil {
+		_ = p.kill(syscall.SIGKILL)
+	}
+	return nil
 }
 
 // attach wires the command's streams to frames and returns where the client's

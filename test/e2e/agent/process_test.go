@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,5 +105,30 @@ func TestDaemonDoesNotHoldRun(t *testing.T) {
 	}
 	if exit, err := c.Run(t.Context(), sh("kill $(cat "+pid+")"), Streams{}); err != nil || !exit.Success() {
 		t.Errorf("the daemon was gone: %v, %v", exit, err)
+	}
+}
+
+// TestReplyComesFirst: a command may print before the server has gone on from
+// starting it; the reply is still the first thing that the client reads.
+func TestReplyComesFirst(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	out := &frameWriter{conn: far}
+	p := &process{cmd: command(sh("echo early"))}
+	p.cmd.Stdout = out.stream(frameStdout)
+	done := make(chan error, 1)
+	go func() {
+		done <- errors.Join(new(Server).startAndReply(p, out), p.cmd.Wait(), far.Close())
+	}()
+	var r reply
+	if err := readMessage(near, &r); err != nil || r.ID == 0 {
+		t.Errorf("the reply: %v, %v", r, err)
+	}
+	kind, payload, err := readFrame(near, make([]byte, maxFrame))
+	if err != nil || kind != frameStdout || string(payload) != "early\n" {
+		t.Errorf("then: %q %q, %v", kind, payload, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -53,19 +53,24 @@ type cluster struct {
 	nodes      []*lab.Node
 }
 
-// short are flags of a node for tests that take the target away for good:
-// they need not wait as long as a user would want it to.
-var short = []string{"--detach-grace=3s", "--replacement-timeout=30s"}
+// Flags of nodes. A user would want I/O to wait for a lost target much longer;
+// the impatient node is for tests that take it away for good, and wait for the
+// I/O's end.
+var (
+	patient   = []string{"--detach-grace=3s", "--replacement-timeout=60s"}
+	impatient = []string{"--detach-grace=3s", "--replacement-timeout=10s"}
+)
 
-func newCluster(t *testing.T, guests int) *cluster {
+// newCluster starts a node with each of these flags.
+func newCluster(t *testing.T, flags ...[]string) *cluster {
 	t.Helper()
 	c := &cluster{lab: newLab(t)}
 	var err error
 	if c.controller, err = c.lab.StartController(t.Context(), c.lab.Outside); err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range boot(t, c.lab, guests, lab.GuestConfig{State: 256 << 20}) {
-		n, err := c.lab.StartNode(t.Context(), g, short...)
+	for i, g := range boot(t, c.lab, len(flags), lab.GuestConfig{State: 256 << 20}) {
+		n, err := c.lab.StartNode(t.Context(), g, flags[i]...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,7 +13,7 @@ import (
 
 // TestOutage takes the target, a node or the wire away under I/O.
 func TestOutage(t *testing.T) {
-	c := newCluster(t, 2)
+	c := newCluster(t, impatient, patient)
 	t.Run("controller-killed-under-fio", func(t *testing.T) { testControllerKilled(t, c) })
 	t.Run("partitioned-node-is-fenced", func(t *testing.T) { testFence(t, c) })
 	t.Run("node-power-cut", func(t *testing.T) { testNodePowerCut(t, c) })
@@ -65,7 +65,7 @@ func waitFor(t *testing.T, m *lab.Machine, limit time.Duration, what, script str
 // testControllerKilled kills the target twice, the second time for longer than
 // a NOP takes, under fio that reads back and verifies what it wrote.
 func testControllerKilled(t *testing.T, c *cluster) {
-	v, n := c.create(t, lab.Claim{Size: 256 * mebibyte, FSType: "ext4"}), c.nodes[0]
+	v, n := c.create(t, lab.Claim{Size: 256 * mebibyte, FSType: "ext4"}), c.nodes[1]
 	path := attach(t, v, n, podA)
 	shell(t, n.Guest.Machine, "dmesg -C")
 	fio := background(t, n.Guest, fmt.Sprintf(`fio --name=verify --directory=%s --size=64M --rw=randwrite --bs=16k \
@@ -108,7 +108,8 @@ func checkUnchanged(t *testing.T, c *cluster, before string) {
 }
 
 // testFence cuts a node that writes without pause off the network, fences it,
-// and lets it come back: not one of its writes lands after the fence.
+// attaches its volume elsewhere, and lets it come back: not one of its writes
+// lands after the fence.
 func testFence(t *testing.T, c *cluster) {
 	v := c.create(t, lab.Claim{Size: 64 * mebibyte, Block: true})
 	lost, other := c.nodes[0], c.nodes[1]
@@ -116,11 +117,13 @@ func testFence(t *testing.T, c *cluster) {
 	writer := background(t, lost.Guest, fmt.Sprintf(`fio --name=w --filename=%s --size=64M --rw=randwrite --bs=4k --ioengine=libaio \
 		--iodepth=32 --direct=1 --time_based --runtime=600 --buffer_pattern=0xdead --continue_on_error=all 2>&1`, path))
 	waitFor(t, c.lab.Outside, 2*time.Minute, "writes to land",
-		"find "+c.controller.Pool+" -type f -size +4M | xargs grep -qaF \"$(printf '\\336\\255\\336\\255')\"")
+		"for f in $(find "+c.controller.Pool+" -type f -size +4M); do [ $(stat -c %b $f) -gt 2048 ]; done")
 	must(t, lost.Guest.CutNetwork())
 	start := time.Now()
 	must(t, v.Unpublish(t.Context(), lost))
 	t.Logf("the fence took %v", time.Since(start).Round(time.Millisecond))
+	path = attach(t, v, other, podB)
+	sum := write(t, v, other, path)
 	fenced := poolSum(t, c)
 
 	// The node comes back and tries: it is told so, and gets nothing through.
@@ -128,18 +131,21 @@ func testFence(t *testing.T, c *cluster) {
 	waitFor(t, c.lab.Outside, 2*time.Minute, "the node to try again",
 		"ss -Htn state established state time-wait state fin-wait-1 state fin-wait-2 src "+c.controller.Portal+" dst "+lost.Guest.Storage+" | grep -q .")
 	checkUnchanged(t, c, fenced)
+	select {
+	case <-writer.done:
+		t.Errorf("the writer has ended before it could try: %v", writer.err)
+	default:
+	}
 	// The pod is killed; its process ends when the kernel gives its I/O up.
 	writer.stop()
 	waitFor(t, lost.Guest.Machine, 3*time.Minute, "the writer to end", "! pgrep -x fio >/dev/null")
 	checkUnchanged(t, c, fenced)
-
-	path = attach(t, v, other, podB)
-	sum := write(t, v, other, path)
 	must(t, v.Unmount(t.Context(), lost, podA))
 	must(t, v.Unstage(t.Context(), lost))
 	checkClean(t, lost)
+	checkUnchanged(t, c, fenced)
 	if got := read(t, v, other, path); got != sum {
-		t.Errorf("wrote %s, read %s while the lost node was cleaned up", sum, got)
+		t.Errorf("wrote %s, read %s after the lost node was cleaned up", sum, got)
 	}
 	must(t, v.Detach(t.Context(), other, podB))
 	checkClean(t, other)

@@ -24,7 +24,7 @@ type sanityReport struct {
 // TestSanity runs kubernetes-csi's sanity suite in full, in a guest, against
 // the node plugin there and the controller outside.
 func TestSanity(t *testing.T) {
-	c := newCluster(t, 1)
+	c := newCluster(t, patient)
 	g := c.nodes[0].Guest
 	carried, err := c.lab.CarryIn(t.Context(), g, lab.ControllerSocket, lab.ControllerSocket)
 	must(t, err)

@@ -15,7 +15,7 @@ const (
 
 // TestVolume takes volumes through their lives on two nodes.
 func TestVolume(t *testing.T) {
-	c := newCluster(t, 2)
+	c := newCluster(t, patient, patient)
 	for _, claim := range []lab.Claim{
 		{FSType: "ext4", Size: 256 * mebibyte},
 		{FSType: "xfs", Size: 512 * mebibyte},
@@ -198,11 +198,13 @@ func testNodeKilledWhileStaging(t *testing.T, c *cluster) {
 	must(t, v.Delete(t.Context()))
 }
 
-// testUnstageWithoutTarget stops the target under a staged volume.
+// testUnstageWithoutTarget stops the target under a staged volume that has more
+// to write.
 func testUnstageWithoutTarget(t *testing.T, c *cluster) {
 	v, n := c.create(t, lab.Claim{Size: 128 * mebibyte, FSType: "ext4"}), c.nodes[0]
 	path := attach(t, v, n, podA)
 	write(t, v, n, path)
+	shell(t, n.Guest.Machine, "echo never written >"+path+"/dirty")
 	must(t, v.Unmount(t.Context(), n, podA))
 	exit, err := c.controller.Stop(t.Context())
 	must(t, err)

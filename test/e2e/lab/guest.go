@@ -156,7 +156,7 @@ func (g *Guest) PowerOn(ctx context.Context) error {
 		// Coarser than outside: a look costs a guest much more, and so does the
 		// start of a program, which takes 60 ms.
 		return g.lab.Secrets.watch(ctx, p.life, g.Machine, agent.Watch{
-			Files: watched, FileInterval: 200 * time.Millisecond, ProcessInterval: 10 * time.Millisecond,
+			Files: watched, FileInterval: 200 * time.Millisecond, ProcessInterval: 20 * time.Millisecond,
 		})
 	case <-p.gone:
 		err = errors.New("it went down while booting")

@@ -3,10 +3,10 @@ SHELL := /bin/bash
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test unit conformance e2e lint fuzz lab clean
+.PHONY: help deps build demo test unit conformance kernel e2e cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps:
 	@hack/install-deps
@@ -18,7 +18,7 @@ build: ## static bin/csi-ietd
 demo: deps ## a volume's whole life on real kernels, step by step (root)
 	@go run ./test/e2e/demo
 
-test: unit conformance e2e ## unit tests with the race detector, other people's initiators, the lab (root)
+test: unit conformance kernel ## unit tests with the race detector, other people's initiators, the lab (root)
 
 unit: deps
 	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/lab/... ./test/e2e/writer/...
@@ -28,8 +28,16 @@ conformance: deps
 
 # One package has one lab; the lab's tests boot real kernels, so the race
 # detector would only slow the harness.
-e2e: deps
-	go test -count=1 -timeout 40m -v ./test/e2e
+kernel: deps
+	go test -count=1 -timeout 40m -v ./test/e2e/kernel
+
+# The cluster's own process is bin/cluster/cluster serve; see test/e2e/README.md.
+cluster-up: deps ## a Kubernetes cluster in the lab, with a shell to use it (root; builds Kubernetes the first time)
+	@CGO_ENABLED=0 go build -o bin/cluster/cluster ./test/e2e/cluster/cmd/cluster
+	@bin/cluster/cluster up
+
+cluster-down: ## end that cluster
+	@bin/cluster/cluster down
 
 lint: deps ## formatting, static checks, import rules, shell scripts
 	hack/golangci-lint run

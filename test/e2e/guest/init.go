@@ -18,9 +18,10 @@ type machine struct {
 	dir      string // the lab's directory on the machine outside
 	bin      string // the lab's programs
 	name     string
-	index    int    // gives the addresses: 10.77.0.<10+index> and 10.78.0.<10+index>
-	announce string // where to say that this guest is up
-	state    string // block device for what survives a power cut, or empty
+	index    int      // gives the addresses: 10.77.0.<10+index> and 10.78.0.<10+index>
+	announce string   // where to say that this guest is up
+	state    string   // block device for what survives a power cut, or empty
+	keep     []string // directories on it besides those that every guest keeps
 }
 
 // Inside the guest: the lab's programs, the one writable directory of the
@@ -66,6 +67,7 @@ func bringUp() error {
 	m := machine{
 		dir: os.Getenv("LAB_RUN"), bin: os.Getenv("LAB_BIN"), name: os.Getenv("LAB_NAME"),
 		index: index, announce: os.Getenv("LAB_ANNOUNCE"), state: os.Getenv("LAB_STATE"),
+		keep: filepath.SplitList(os.Getenv("LAB_KEEP")),
 	}
 	for _, step := range []struct {
 		name string
@@ -192,7 +194,7 @@ func (m *machine) mountState() error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range kept {
+	for _, dir := range append(kept, m.keep...) {
 		if err := os.MkdirAll(stateDir+dir, 0o755); err != nil {
 			return err
 		}

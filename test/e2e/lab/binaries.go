@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,4 +110,19 @@ func (l *Lab) Binary(m *Machine, name string) (string, error) {
 		return "", fmt.Errorf("building %s: %s", name, strings.TrimSpace(string(text)))
 	}
 	return filepath.Join(m.bin, name), nil
+}
+
+// Provide puts files that lie on the machine, programs most likely, into the
+// directory that every machine of the lab sees, and returns its name on m.
+func (l *Lab) Provide(m *Machine, files ...string) (string, error) {
+	for _, path := range files {
+		dst := filepath.Join(l.root, "bin", filepath.Base(path))
+		if err := os.Link(path, dst); err == nil || errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err := copyFile(dst, path); err != nil { // another file system
+			return "", err
+		}
+	}
+	return m.bin, nil
 }

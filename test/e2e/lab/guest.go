@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,8 @@ type GuestConfig struct {
 	// its power fails: /var/lib/kubelet, /var/lib/csi-ietd and open-iscsi's
 	// database. 0: they lie in memory and a reboot loses them.
 	State int64
+	// Keep are further directories that lie on State.
+	Keep []string
 
 	// Disks are further disks' sizes in bytes: /dev/ubdb, /dev/ubdc, ...
 	Disks []int64
@@ -153,6 +156,9 @@ func (g *Guest) PowerOn(ctx context.Context) error {
 	g.Client = &agent.Client{Connect: connectTo(p.life, fmt.Sprintf("%s:%d", controlOf(g.index), agentPort))}
 	select {
 	case <-up:
+		if g.lab.Secrets == nil {
+			return nil
+		}
 		// Coarser than outside: a look costs a guest much more, and so does the
 		// start of a program, which takes 60 ms.
 		return g.lab.Secrets.watch(ctx, p.life, g.Machine, agent.Watch{
@@ -227,7 +233,7 @@ func (g *Guest) kernelArgs() []string {
 		"LAB_INDEX=" + strconv.Itoa(g.index), "LAB_ANNOUNCE=" + g.lab.bell.Addr().String(),
 	}
 	if g.cfg.State > 0 {
-		args = append(args, "ubd0="+g.diskPath(0), "LAB_STATE=/dev/ubda")
+		args = append(args, "ubd0="+g.diskPath(0), "LAB_STATE=/dev/ubda", "LAB_KEEP="+strings.Join(g.cfg.Keep, ":"))
 	}
 	for i := range g.cfg.Disks {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, g.diskPath(i+1)))

@@ -18,6 +18,10 @@ import (
 // Config of a lab.
 type Config struct {
 	Name string // names its directory of logs
+
+	// Unwatched is a lab without [Lab.Secrets]' watchers, which cost much of a
+	// guest's processor.
+	Unwatched bool
 }
 
 // Lab is one pair of networks with the machines on them. A program has one at
@@ -25,7 +29,8 @@ type Config struct {
 type Lab struct {
 	// Outside is the lab's own namespace: the machine that is not a guest.
 	Outside *Machine
-	// Secrets watches every machine while it runs; see [Lab.CheckSecrets].
+	// Secrets watches every machine while it runs; see [Lab.CheckSecrets]. It
+	// is nil in an unwatched lab.
 	Secrets *Secrets
 
 	root, dir string
@@ -46,7 +51,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, errors.New("lab.New outside lab.Main")
 	}
 	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), server: &agent.Server{},
-		Secrets: newSecrets(), waiting: map[string]chan struct{}{}}
+		waiting: map[string]chan struct{}{}}
 	if err := os.MkdirAll(filepath.Join(l.dir, "outside"), 0o755); err != nil {
 		return nil, err
 	}
@@ -56,7 +61,8 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.cancel = cancel
 	err := l.serve(life)
-	if err == nil {
+	if err == nil && !cfg.Unwatched {
+		l.Secrets = newSecrets()
 		files := append(slices.Clone(watched), filepath.Join(l.dir, "pool/*.json"), filepath.Join(l.dir, "pool/*/*/*.json*"))
 		err = l.Secrets.watch(ctx, life, l.Outside, agent.Watch{
 			Files: files, FileInterval: 50 * time.Millisecond, ProcessInterval: 5 * time.Millisecond,
@@ -146,7 +152,9 @@ func (l *Lab) Close() error {
 		errs = append(errs, l.bell.Close())
 	}
 	l.tasks.Wait()
-	l.Secrets.tasks.Wait()
+	if l.Secrets != nil {
+		l.Secrets.tasks.Wait()
+	}
 	if err := errors.Join(append(errs, removeBridges())...); err != nil {
 		return fmt.Errorf("closing the lab: %w", err)
 	}

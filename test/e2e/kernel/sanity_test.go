@@ -1,4 +1,4 @@
-package e2e
+package kernel
 
 import (
 	"encoding/json"

@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
+	"github.com/csi-ietd/csi-ietd/test/e2e/lab"
+)
+
+var (
+	//go:embed node/up.sh
+	nodeUp string
+	//go:embed node/containerd.toml
+	containerdConfig []byte
+	//go:embed node/kubelet.yaml
+	kubeletConfig []byte
+)
+
+const (
+	gibibyte   = 1 << 30
+	nodeMemory = 2 * gibibyte // touched pages alone take the machine's memory
+	nodeDisk   = 16 * gibibyte
+	podNet     = "10.79.0.0/16"
+)
+
+// Node is a guest with a kubelet.
+type Node struct {
+	*lab.Guest
+	cluster *Cluster
+	index   int
+}
+
+func nodeName(index int) string             { return fmt.Sprintf("node-%d", index) }
+func podNetOf(index int) string             { return fmt.Sprintf("10.79.%d.0/24", index) }
+func (n *Node) guestLog(name string) string { return path.Join("/run/lab/share", name+".log") }
+
+// bootNodes boots all guests and makes them nodes.
+func (c *Cluster) bootNodes(ctx context.Context) error {
+	configs := make([]lab.GuestConfig, c.size)
+	for i := range configs {
+		name := nodeName(i + 1)
+		if err := c.pki.kubeconfig(name, "system:node:"+name, "system:nodes"); err != nil {
+			return err
+		}
+		configs[i] = lab.GuestConfig{
+			Name: name, Memory: nodeMemory, State: nodeDisk,
+			Keep: []string{"/var/lib/containerd", "/var/lib/cni", "/var/log/pods"},
+		}
+	}
+	guests, err := c.lab.BootAll(ctx, configs...)
+	if err != nil {
+		return err
+	}
+	starts, ctx := errgroup.WithContext(ctx)
+	for i, guest := range guests {
+		n := &Node{Guest: guest, cluster: c, index: i + 1}
+		c.nodes = append(c.nodes, n)
+		starts.Go(func() error { return n.start(ctx) })
+	}
+	return starts.Wait()
+}
+
+// PowerOn boots a node that is off.
+func (n *Node) PowerOn(ctx context.Context) error {
+	if err := n.Guest.PowerOn(ctx); err != nil {
+		return err
+	}
+	return n.start(ctx)
+}
+
+// start starts what makes a booted guest a node; the API server hears of it
+// when kubelet is up.
+func (n *Node) start(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"preparing", n.prepare},
+		{"containerd", n.startContainerd},
+		{"images", n.importImages},
+		{"kubelet", n.startKubelet},
+	} {
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %s: %w", n.Name, step.name, err)
+		}
+		n.cluster.say("%s: %s", n.Name, step.name)
+	}
+	return nil
+}
+
+func (n *Node) prepare(ctx context.Context) error {
+	var script strings.Builder
+	fmt.Fprintf(&script, "GATEWAY=%s PODS=%s\n%s", apiServerIP, podNetOf(n.index), nodeUp)
+	for other := 1; other <= n.cluster.size; other++ {
+		if other != n.index {
+			fmt.Fprintf(&script, "ip route replace %s via 10.77.0.%d\n", podNetOf(other), 10+other)
+		}
+	}
+	if _, err := n.Shell(ctx, script.String()); err != nil {
+		return err
+	}
+	for file, from := range map[string]string{
+		"ca.crt": "ca.crt", "kubelet.conf": n.Name + ".kubeconfig", "proxy.conf": "proxy.kubeconfig",
+	} {
+		data, err := os.ReadFile(n.cluster.pki.path(from))
+		if err != nil {
+			return err
+		}
+		if err := n.WriteFile(ctx, "/etc/kubernetes/"+file, data, 0o600); err != nil {
+			return err
+		}
+	}
+	return firstError(
+		n.WriteFile(ctx, "/etc/containerd/lab.toml", containerdConfig, 0),
+		n.WriteFile(ctx, "/etc/kubernetes/kubelet.yaml", kubeletConfig, 0))
+}
+
+func (n *Node) startContainerd(ctx context.Context) error {
+	_, err := n.Start(ctx, agent.Command{Args: []string{"containerd", "-c", "/etc/containerd/lab.toml"}, Log: n.guestLog("containerd")})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer after %v", startTimeout))
+	defer cancel()
+	return poll(ctx, func(ctx context.Context) error {
+		_, err := n.Output(ctx, "ctr", "version")
+		return err
+	})
+}
+
+// importImages imports the archives that the node has not imported yet: a
+// reboot keeps them.
+func (n *Node) importImages(ctx context.Context) error {
+	archives, err := filepath.Glob(filepath.Join(n.cluster.images, "*.tar"))
+	if err != nil || len(archives) == 0 {
+		return fmt.Errorf("no image archives in %s: %w", n.cluster.images, err)
+	}
+	dir, err := n.cluster.lab.Provide(n.Machine, archives...)
+	if err != nil {
+		return err
+	}
+	for _, archive := range archives {
+		if err := n.importImage(ctx, path.Join(dir, filepath.Base(archive))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) importImage(ctx context.Context, archive string) error {
+	_, err := n.Shell(ctx, fmt.Sprintf(`mark=/var/lib/containerd/imported-%[2]s
+[ -e "$mark" ] && exit 0
+ctr -n k8s.io images import %[1]s
+touch "$mark"`, archive, path.Base(archive)))
+	return err
+}
+
+func (n *Node) startKubelet(ctx context.Context) error {
+	bin, err := n.cluster.lab.Provide(n.Machine, filepath.Join(n.cluster.programs, "kubelet"), filepath.Join(n.cluster.programs, "kube-proxy"))
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kubelet"), Args: []string{bin + "/kubelet",
+			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.conf",
+			"--hostname-override=" + n.Name, "--node-ip=" + n.Storage, "--v=2"}})
+		return err
+	})
+	g.Go(func() error {
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kube-proxy"), Args: []string{bin + "/kube-proxy",
+			"--kubeconfig=/etc/kubernetes/proxy.conf", "--proxy-mode=iptables", "--hostname-override=" + n.Name,
+			"--cluster-cidr=" + podNet, "--conntrack-max-per-core=0", "--metrics-bind-address=127.0.0.1:10249", "--v=2"}})
+		return err
+	})
+	return g.Wait()
+}
+
+// ready tells whether the API server knows the node as Ready in its present
+// boot: one that was cut off stays Ready there for most of a minute.
+func (n *Node) ready(ctx context.Context) error {
+	boot, err := n.Output(ctx, "cat", "/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	status, err := n.cluster.Kubectl(ctx, "get", "node", n.Name, "-o",
+		`jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.bootID}`)
+	if err != nil {
+		return err
+	}
+	if status != "True "+boot {
+		return fmt.Errorf("node %s: Ready and boot are %q", n.Name, status)
+	}
+	return nil
+}
+
+// AwaitReady returns when the node is Ready.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not Ready after %v", startTimeout))
+	defer cancel()
+	if err := poll(ctx, n.ready); err != nil {
+		return fmt.Errorf("%w (kubelet's log is kubelet.log of %s)", err, n.Name)
+	}
+	return nil
+}

@@ -70,7 +70,9 @@ func (n *Node) publish(ctx context.Context, uuid string, st *stage, want publish
 	if err := checkSharing(st, want); err != nil {
 		return err
 	}
-	if err := n.healthy(ctx, st); err != nil {
+	if err := n.healthy(ctx, st); errors.Is(err, initiator.ErrRecovering) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("%w: the stage at %s went bad: %w", errNotStaged, st.StagingPath, err)
 	}
 	disk, err := n.disks.Disk(st.volume())

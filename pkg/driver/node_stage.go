@@ -21,7 +21,8 @@ import (
 // The order of events: what an earlier staging left is torn down; the stage
 // file is written with a new nonce, durably; then login, identity check,
 // format if proven empty, mount; at last the file says that it is staged. A
-// stage that is live and healthy is left as it is.
+// stage that is live and healthy is left as it is. What fails for good is
+// undone before it is told.
 func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	uuid, ok := volumeUUID(req.GetVolumeId())
 	if !ok {
@@ -40,9 +41,48 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		return &csi.NodeStageVolumeResponse{}, err
 	}
 	if err := n.stage(ctx, uuid, want, login); err != nil {
-		return nil, err
+		return nil, n.abandon(ctx, uuid, want, err)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// abandon undoes a stage that failed for good: kubelet sends no Unstage after
+// such an error, and the volume may be detached under what is left. Where that
+// cannot be undone the error says so, and is not final.
+func (n *Node) abandon(ctx context.Context, uuid string, st *stage, cause error) error {
+	if !isFinal(cause) {
+		return cause
+	}
+	n.wipeHalfMade(ctx, uuid, st)
+	if err := n.teardown(ctx, uuid, st, st.StagingPath); err != nil {
+		return fmt.Errorf("%w: %w; %w", errLeftBehind, cause, err)
+	}
+	if st.Formatting {
+		return cause // the file tells the next Stage
+	}
+	return errors.Join(cause, n.stages.remove(uuid))
+}
+
+// errLeftBehind: a staging failed, or is not wanted any more, and something of
+// it is still on the node.
+var errLeftBehind = errors.New("something of a failed or former staging is still on this node")
+
+// wipeHalfMade takes half a file system off a volume that is still attached by
+// the stage that was making it. After the stage nobody knows that it is no data.
+func (n *Node) wipeHalfMade(ctx context.Context, uuid string, st *stage) {
+	if st == nil || !st.Formatting || st.Staged {
+		return
+	}
+	disk, err := n.disks.Disk(st.volume())
+	if err == nil {
+		err = n.mounts.Wipe(ctx, disk.Path)
+	}
+	if err == nil {
+		err = n.setFormatting(uuid, st, false)
+	}
+	if err != nil {
+		n.log.Warn("half a file system stays on a volume", "volume", st.VolumeID, "err", err)
+	}
 }
 
 // plan checks a request and says what it asks for.
@@ -103,13 +143,17 @@ func (n *Node) restage(ctx context.Context, uuid string, want *stage) (done bool
 		case bad == nil:
 			return false, fmt.Errorf("%w: %s is staged at %s with another capability; unstage it first",
 				volume.ErrIncompatible, old.VolumeID, old.StagingPath)
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || errors.Is(bad, initiator.ErrRecovering):
+			// What is not written yet is written when the target is back.
 			return false, bad
 		}
 		n.log.Warn("a staged volume went bad; staging it anew", "volume", want.VolumeID, "err", bad)
 	}
 	want.Formatting = interruptedFormat(old, want)
-	return false, n.teardown(ctx, uuid, old, want.StagingPath)
+	if err := n.teardown(ctx, uuid, old, want.StagingPath); err != nil {
+		return false, fmt.Errorf("%w: %w", errLeftBehind, err)
+	}
+	return false, nil
 }
 
 // interruptedFormat is true when this node's mkfs was cut short and the volume

@@ -86,8 +86,8 @@ func openStages(pluginDir string) (stages, error) {
 func (s stages) path(uuid string) string { return filepath.Join(s.dir, uuid+".json") }
 
 // load returns a volume's stage, or nil where there is none. A file that does
-// not parse is told as such by errBadStage: what it described is found by the
-// target's name.
+// not parse, or is another volume's, is told as such by errBadStage: what it
+// described is found by the target's name.
 func (s stages) load(uuid string) (*stage, error) {
 	data, err := os.ReadFile(s.path(uuid))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,6 +99,9 @@ func (s stages) load(uuid string) (*stage, error) {
 	var st stage
 	if err := json.Unmarshal(data, &st); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errBadStage, s.path(uuid), err)
+	}
+	if id, _ := volumeUUID(st.VolumeID); id != uuid || st.TargetName != volume.TargetName(uuid) || !filepath.IsAbs(st.StagingPath) {
+		return nil, fmt.Errorf("%w: %s: it describes another volume", errBadStage, s.path(uuid))
 	}
 	return &st, nil
 }

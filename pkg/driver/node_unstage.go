@@ -32,6 +32,7 @@ func (n *Node) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolume
 	if err != nil && !errors.Is(err, errBadStage) {
 		return nil, err
 	}
+	n.wipeHalfMade(ctx, uuid, st)
 	if err := n.teardown(ctx, uuid, st, req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}

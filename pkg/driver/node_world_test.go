@@ -26,14 +26,18 @@ type world struct {
 	steps        []string
 
 	// The attachment.
-	username  string // of the live session; empty: none
-	lost      bool   // the session is not logged in
-	bad       bool   // the disk takes no reads
-	size      int64
-	number    string
-	usernames []string // of all logins
-	record    bool
-	refuse    error // of Attach
+	username string // of the live session; empty: none
+	lost     bool   // the session is not logged in
+	// recovering: the kernel still waits for the lost session.
+	recovering bool
+	bad        bool // the disk takes no reads
+	size       int64
+	number     string
+	usernames  []string // of all logins
+	record     bool
+	refuse     error // of Attach
+	// fail answers for a step in its place; nil: none.
+	fail func(step string) error
 
 	// The volume.
 	fs     string
@@ -66,6 +70,11 @@ func (w *world) do(name string, f func() error) error {
 		return errDead
 	}
 	w.steps = append(w.steps, name)
+	if w.fail != nil {
+		if err := w.fail(name); err != nil {
+			return err
+		}
+	}
 	if err := f(); err != nil {
 		return err
 	}
@@ -73,6 +82,11 @@ func (w *world) do(name string, f func() error) error {
 		return errDead
 	}
 	return nil
+}
+
+// failing are steps that fail.
+func failing(steps map[string]error) func(string) error {
+	return func(step string) error { return steps[step] }
 }
 
 func (w *world) die() bool {
@@ -103,7 +117,7 @@ func (w fakeDisks) Attach(_ context.Context, l initiator.Login) (initiator.Disk,
 		if w.username != "" && w.username != l.Username {
 			w.t.Error("login while a session of another stage is there")
 		}
-		w.username, w.lost = l.Username, false
+		w.username, w.lost, w.recovering = l.Username, false, false
 		w.usernames = append(w.usernames, l.Username)
 		return nil
 	})
@@ -116,6 +130,8 @@ func (w fakeDisks) Disk(v initiator.Volume) (initiator.Disk, error) {
 		return initiator.Disk{}, initiator.ErrNotAttached
 	case w.username != v.Username:
 		return initiator.Disk{}, initiator.ErrWrongDevice
+	case w.recovering:
+		return initiator.Disk{}, initiator.ErrRecovering
 	}
 	return w.disk(), nil
 }

@@ -33,6 +33,7 @@ var errorCodes = []struct {
 	{ErrInvalidNodeID, codes.NotFound},
 	{ErrInvalidPublishContext, codes.InvalidArgument},
 	{ErrBadToken, codes.Aborted},
+	{errLeftBehind, codes.Unavailable},
 
 	{volume.ErrUnsupported, codes.InvalidArgument},
 	{volume.ErrOutOfRange, codes.OutOfRange},
@@ -49,7 +50,6 @@ var errorCodes = []struct {
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 
-	{ErrInvalidPublishContext, codes.InvalidArgument},
 	{errNotStaged, codes.FailedPrecondition},
 	{mount.ErrUnsupported, codes.InvalidArgument},
 	{mount.ErrNotEmpty, codes.FailedPrecondition},
@@ -61,6 +61,7 @@ var errorCodes = []struct {
 	{initiator.ErrWrongDevice, codes.FailedPrecondition},
 	{initiator.ErrUnreachable, codes.Unavailable},
 	{initiator.ErrNotAttached, codes.Unavailable},
+	{initiator.ErrRecovering, codes.Unavailable},
 	{initiator.ErrTooSmall, codes.Unavailable},
 
 	{blockdev.ErrNotFound, codes.NotFound},
@@ -88,4 +89,14 @@ func errorCode(err error) codes.Code {
 		}
 	}
 	return codes.Internal
+}
+
+// isFinal tells whether kubelet and the sidecars take an error's code to mean
+// that nothing is left of the call, and come back with no call that undoes it.
+func isFinal(err error) bool {
+	switch errorCode(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		return false
+	}
+	return true
 }

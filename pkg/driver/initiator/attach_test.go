@@ -206,9 +206,13 @@ func TestDiskWaitsForTheWholeMap(t *testing.T) {
 func TestDiskOfALostSession(t *testing.T) {
 	f := newFakeHost(t)
 	v := testLogin().Volume
-	f.addSession(testTarget, testInitiator, v.Username, "FAILED")
-	if _, err := f.initiator().Disk(v); !errors.Is(err, ErrNotAttached) {
+	id := f.addSession(testTarget, testInitiator, v.Username, "FAILED")
+	if _, err := f.initiator().Disk(v); !errors.Is(err, ErrNotAttached) || !errors.Is(err, ErrRecovering) {
 		t.Errorf("got %v", err)
+	}
+	f.write("sys/class/iscsi_session/session"+id+"/state", "FREE\n")
+	if _, err := f.initiator().Disk(v); !errors.Is(err, ErrNotAttached) || errors.Is(err, ErrRecovering) {
+		t.Errorf("given up by the kernel: got %v", err)
 	}
 	disks, err := f.initiator().Disks(testTarget)
 	if err != nil || len(disks) != 1 || disks[0].Live || disks[0].Number != "8:0" {

@@ -29,19 +29,21 @@ type Disk struct {
 }
 
 // Disk finds the disk of a volume that is attached: from live sessions of this
-// node and stage, never from a name. It fails with ErrNotAttached or
-// ErrWrongDevice.
+// node and stage, never from a name. It fails with ErrNotAttached, which is
+// ErrRecovering too while I/O waits for a lost session, or ErrWrongDevice.
 func (i *Initiator) Disk(v Volume) (Disk, error) {
 	sessions, err := i.sysfs.sessions(v.TargetName)
 	if err != nil {
 		return Disk{}, err
 	}
 	var paths []scsiDevice
+	recovering := false
 	for _, s := range sessions {
 		if s.initiator != i.cfg.InitiatorName || s.username != v.Username {
 			return Disk{}, fmt.Errorf("%w: session %s is of another stage or node", ErrWrongDevice, s.id)
 		}
 		if s.state != loggedIn {
+			recovering = recovering || s.state == recovers
 			continue
 		}
 		d, err := i.unitOf(s, v)
@@ -49,6 +51,9 @@ func (i *Initiator) Disk(v Volume) (Disk, error) {
 			return Disk{}, err
 		}
 		paths = append(paths, d)
+	}
+	if len(paths) == 0 && recovering {
+		return Disk{}, fmt.Errorf("%w: %w: %s", ErrNotAttached, ErrRecovering, v.TargetName)
 	}
 	if len(paths) == 0 {
 		return Disk{}, fmt.Errorf("%w: no live session to %s", ErrNotAttached, v.TargetName)

@@ -23,6 +23,9 @@ var (
 	ErrRefused = errors.New("the target refused the login")
 	// ErrNotAttached: there is no live session of ours, or no disk.
 	ErrNotAttached = errors.New("volume is not attached")
+	// ErrRecovering: the session is lost, and its I/O waits until the
+	// target is back or the replacement timeout is over.
+	ErrRecovering = errors.New("the session is lost and may come back")
 	// ErrWrongDevice: the disk is not the one that was promised.
 	ErrWrongDevice = errors.New("not the promised disk")
 	// ErrTooSmall: the disk has not the size that was promised.

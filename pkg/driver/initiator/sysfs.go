@@ -24,7 +24,11 @@ type session struct {
 	dir string
 }
 
-const loggedIn = "LOGGED_IN"
+// The states of a session; the third, FREE, is that of one whose I/O fails.
+const (
+	loggedIn = "LOGGED_IN"
+	recovers = "FAILED"
+)
 
 // maxAttribute bounds what is read of one attribute; a VPD page is the largest.
 const maxAttribute = 64 << 10

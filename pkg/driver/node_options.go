@@ -37,6 +37,9 @@ type NodeOptions struct {
 	// DetachGrace is how long Unstage waits for a lost target to come back
 	// and take what is not written yet, before it gives that up.
 	DetachGrace time.Duration
+	// RegistrationDir is where kubelet looks for plugins to register; empty
+	// registers with nobody.
+	RegistrationDir string
 }
 
 // DefaultNodeOptions are the options of a node that is given no flag.
@@ -56,6 +59,7 @@ func (o *NodeOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&o.MaxVolumes, "max-volumes", o.MaxVolumes, "volumes that this node takes at one time")
 	fs.DurationVar(&o.ReplacementTimeout, "replacement-timeout", o.ReplacementTimeout, "how long I/O waits for a lost target that has one path")
 	fs.DurationVar(&o.DetachGrace, "detach-grace", o.DetachGrace, "how long an unmount waits for a lost target to take unwritten data before giving that up")
+	fs.StringVar(&o.RegistrationDir, "registration-dir", o.RegistrationDir, "directory in which kubelet looks for plugins, <kubelet-root>/plugins_registry (default: this plugin is not registered)")
 }
 
 // Validate fills in what depends on the machine and refuses what cannot work;
@@ -72,6 +76,9 @@ func (o *NodeOptions) Validate() error {
 	}
 	if !filepath.IsAbs(o.PluginDir) {
 		return fmt.Errorf("--plugin-dir %q: give an absolute path", o.PluginDir)
+	}
+	if o.RegistrationDir != "" && !filepath.IsAbs(o.RegistrationDir) {
+		return fmt.Errorf("--registration-dir %q: give an absolute path", o.RegistrationDir)
 	}
 	if o.NodeName == "" {
 		name, err := os.Hostname()

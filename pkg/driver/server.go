@@ -28,34 +28,48 @@ const (
 	// probeTimeout bounds the question whether anyone answers on a socket
 	// that exists.
 	probeTimeout = 2 * time.Second
+	// maxSocketPath is what sun_path holds beside its NUL (unix(7)).
+	maxSocketPath = 107
 )
 
-// Serve serves gRPC on a unix socket until ctx ends, then lets the calls in
-// flight finish. Every call passes the driver's interceptors, which log to the
-// context's logger. The endpoint is unix:///path or a path.
+// Serve is Listen and ServeOn.
 func Serve(ctx context.Context, endpoint string, register func(*grpc.Server), opts ...grpc.ServerOption) error {
-	listener, err := listenUnix(ctx, endpoint)
+	listener, err := Listen(ctx, endpoint)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(append([]grpc.ServerOption{
+	return ServeOn(ctx, listener, register, opts...)
+}
+
+// ServeOn serves gRPC on a listener until ctx ends, lets the calls in flight
+// finish, and closes the listener. Every call passes the driver's interceptors,
+// which log to the context's logger; interceptors among the options are outside
+// of them and see the final status.
+func ServeOn(ctx context.Context, listener net.Listener, register func(*grpc.Server), opts ...grpc.ServerOption) error {
+	server := grpc.NewServer(append(opts,
 		grpc.ChainUnaryInterceptor(interceptors(klog.FromContext(ctx))...),
 		grpc.MaxRecvMsgSize(maxMessageSize),
-	}, opts...)...)
+	)...)
 	register(server)
+	return serve(ctx, listener, server, nil)
+}
 
+// serve runs a server until ctx ends, or until something arrives on failed,
+// which is then its error.
+func serve(ctx context.Context, listener net.Listener, server *grpc.Server, failed <-chan error) (err error) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve %s: %w", endpoint, err)
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case err = <-failed:
 	case <-ctx.Done():
 	}
 	stopServer(server, stopTimeout)
-	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve %s: %w", endpoint, err)
+	if stopped := <-served; stopped != nil && !errors.Is(stopped, grpc.ErrServerStopped) {
+		err = errors.Join(err, fmt.Errorf("serve %s: %w", listener.Addr(), stopped))
 	}
-	return nil
+	return err
 }
 
 // stopServer ends a server gracefully, and by force after the timeout.
@@ -77,12 +91,17 @@ func endpointPath(endpoint string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("endpoint %q: only unix sockets are served; give unix:///path", endpoint)
 	}
-	return filepath.Clean(path), nil
+	if path = filepath.Clean(path); len(path) > maxSocketPath {
+		return "", fmt.Errorf("endpoint %q: the kernel takes socket paths of %d bytes at most, this one has %d", endpoint, maxSocketPath, len(path))
+	}
+	return path, nil
 }
 
-// listenUnix makes the socket, for its owner alone, and takes the place of one
-// that a dead process left behind.
-func listenUnix(ctx context.Context, endpoint string) (net.Listener, error) {
+// Listen makes the socket of an endpoint, unix:///path or a path, for its owner
+// alone, and takes the place of one that a dead process left behind. From then
+// on callers can connect; they are answered once ServeOn runs. Closing the
+// listener removes the socket.
+func Listen(ctx context.Context, endpoint string) (net.Listener, error) {
 	path, err := endpointPath(endpoint)
 	if err != nil {
 		return nil, err
@@ -90,15 +109,20 @@ func listenUnix(ctx context.Context, endpoint string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", endpoint, err)
 	}
-	if err := removeStaleSocket(ctx, path); err != nil {
-		return nil, fmt.Errorf("endpoint %s: %w", endpoint, err)
-	}
-	config := net.ListenConfig{Control: ownerOnly}
-	listener, err := config.Listen(ctx, "unix", path)
+	listener, err := listenUnix(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", endpoint, err)
 	}
 	return listener, nil
+}
+
+// listenUnix makes a socket where none is alive.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := removeStaleSocket(ctx, path); err != nil {
+		return nil, err
+	}
+	config := net.ListenConfig{Control: ownerOnly}
+	return config.Listen(ctx, "unix", path)
 }
 
 // ownerOnly runs between socket and bind: bind gives the file the mode of the
@@ -110,6 +134,9 @@ func ownerOnly(_, _ string, raw syscall.RawConn) error {
 	}
 	return chmod
 }
+
+// errSocketInUse: somebody answers on the socket.
+var errSocketInUse = errors.New("another process serves this socket")
 
 // removeStaleSocket removes a socket that nobody answers on. Anything else in
 // that place is an error and stays.
@@ -129,7 +156,7 @@ func removeStaleSocket(ctx context.Context, path string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("another process serves %s; stop it first", path)
+		return fmt.Errorf("%w: %s; stop it first", errSocketInUse, path)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("cannot tell whether %s is in use: %w", path, err)

@@ -23,13 +23,14 @@ import (
 
 func TestEndpointPath(t *testing.T) {
 	for endpoint, want := range map[string]string{
-		"unix:///run/x/csi.sock": "/run/x/csi.sock",
-		"unix:/run/x/csi.sock":   "/run/x/csi.sock",
-		"/run/x/../csi.sock":     "/run/csi.sock",
-		"unix://run/csi.sock":    "",
-		"tcp://127.0.0.1:1":      "",
-		"csi.sock":               "",
-		"":                       "",
+		"unix:///run/x/csi.sock":       "/run/x/csi.sock",
+		"unix:/run/x/csi.sock":         "/run/x/csi.sock",
+		"/run/x/../csi.sock":           "/run/csi.sock",
+		"unix://run/csi.sock":          "",
+		"tcp://127.0.0.1:1":            "",
+		"csi.sock":                     "",
+		"":                             "",
+		"/" + strings.Repeat("x", 107): "",
 	} {
 		got, err := endpointPath(endpoint)
 		if got != want || (err == nil) != (want != "") {
@@ -78,7 +79,7 @@ func TestServe(t *testing.T) {
 	assertMode(t, filepath.Dir(socket), 0o700)
 
 	_, err := listenUnix(ctx, socket)
-	if err == nil || !strings.Contains(err.Error(), "another process serves") {
+	if err == nil || !strings.Contains(err.Error(), "another process serves this socket") {
 		t.Errorf("a second server on the socket: %v", err)
 	}
 	if _, err := identity.Probe(ctx, &csi.ProbeRequest{}); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"k8s.io/klog/v2"
 
@@ -38,6 +39,11 @@ func newNodeCommand() *cobra.Command {
 // by every Probe; it may be mended while we run.
 func runNode(ctx context.Context, o driver.NodeOptions) error {
 	log := klog.FromContext(ctx)
+	unlock, err := driver.LockPluginDir(o.PluginDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	node, err := driver.NewNode(o, slogger(log))
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
@@ -45,9 +51,36 @@ func runNode(ctx context.Context, o driver.NodeOptions) error {
 	if _, err := node.Ready(ctx); err != nil {
 		log.Error(err, "This node cannot stage volumes yet")
 	}
-	log.Info("Serving CSI node", "endpoint", o.Endpoint, "node", o.NodeName, "nodeID", node.ID().String(), "state", o.PluginDir)
-	return driver.Serve(ctx, o.Endpoint, func(s *grpc.Server) {
-		csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), node.Ready))
-		csi.RegisterNodeServer(s, node)
+	return serveNode(ctx, o, node)
+}
+
+// serveNode serves CSI and registers it. The order matters: kubelet calls the
+// CSI socket as soon as it sees the registration's, so that one is made last.
+func serveNode(ctx context.Context, o driver.NodeOptions, node *driver.Node) error {
+	listener, err := driver.Listen(ctx, o.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return driver.ServeOn(ctx, listener, func(s *grpc.Server) {
+			csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), node.Ready))
+			csi.RegisterNodeServer(s, node)
+		})
 	})
+	klog.FromContext(ctx).Info("Serving CSI node", "version", driver.Version(), "endpoint", o.Endpoint, "node", o.NodeName,
+		"nodeID", node.ID().String(), "state", o.PluginDir, "registration", o.RegistrationDir)
+	if o.RegistrationDir != "" {
+		g.Go(func() error { return register(ctx, o) })
+	}
+	return g.Wait()
+}
+
+func register(ctx context.Context, o driver.NodeOptions) error {
+	listener, err := driver.ListenRegistration(ctx, o.RegistrationDir)
+	if err != nil {
+		return err
+	}
+	return driver.ServeRegistration(ctx, listener, o.Endpoint)
 }

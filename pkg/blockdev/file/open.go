@@ -104,7 +104,8 @@ func (p *Pool) acquire() error {
 		switch err {
 		case unix.EINTR:
 		case unix.EWOULDBLOCK:
-			return fmt.Errorf("%s is locked by another opener: %w", filepath.Join(p.dir, lockName), blockdev.ErrBusy)
+			return fmt.Errorf("%s is locked: another csi-ietd serves this pool, and a pool is served by one at a time; stop that one first: %w",
+				filepath.Join(p.dir, lockName), blockdev.ErrBusy)
 		default:
 			return err
 		}

@@ -144,17 +144,17 @@ func volumeUUID(volumeID string) (string, bool) {
 }
 
 // staged loads the stage of a volume that must be staged.
-func (n *Node) staged(volumeID string) (string, *stage, error) {
+func (n *Node) staged(volumeID string) (*stage, error) {
 	uuid, ok := volumeUUID(volumeID)
 	if !ok {
-		return "", nil, fmt.Errorf("%w: %s", volume.ErrNotFound, volumeID)
+		return nil, fmt.Errorf("%w: %s", volume.ErrNotFound, volumeID)
 	}
 	st, err := n.stages.load(uuid)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if st == nil || !st.Staged || st.VolumeID != volumeID {
-		return "", nil, fmt.Errorf("%w: %s is not staged on this node", volume.ErrNotFound, volumeID)
+		return nil, fmt.Errorf("%w: %s is not staged on this node", volume.ErrNotFound, volumeID)
 	}
-	return uuid, st, nil
+	return st, nil
 }

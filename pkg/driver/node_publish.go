@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -67,6 +68,9 @@ var errNotStaged = errors.New("the volume is not staged")
 
 // publish mounts one target, or finds it mounted as wanted.
 func (n *Node) publish(ctx context.Context, uuid string, st *stage, want publishedTarget, flags []string) error {
+	if err := n.forgetUnmounted(st); err != nil {
+		return err
+	}
 	if err := checkSharing(st, want); err != nil {
 		return err
 	}
@@ -82,6 +86,14 @@ func (n *Node) publish(ctx context.Context, uuid string, st *stage, want publish
 	if err := n.remember(uuid, st, want); err != nil {
 		return err
 	}
+	if err := n.show(ctx, st, want, disk, flags); err != nil {
+		return n.abandonTarget(ctx, uuid, st, want.Path, err)
+	}
+	return nil
+}
+
+// show mounts one target of a healthy stage.
+func (n *Node) show(ctx context.Context, st *stage, want publishedTarget, disk initiator.Disk, flags []string) error {
 	done, err := n.published(ctx, st, want, disk)
 	if done || err != nil {
 		return err
@@ -90,6 +102,35 @@ func (n *Node) publish(ctx context.Context, uuid string, st *stage, want publish
 		return n.mounts.BindDevice(ctx, disk.Path, disk.Number, want.Path)
 	}
 	return n.mounts.Bind(ctx, st.StagingPath, disk.Number, want.Path, flags, want.ReadOnly)
+}
+
+// abandonTarget undoes a Publish that failed for good: kubelet sends no
+// Unpublish after such an error.
+func (n *Node) abandonTarget(ctx context.Context, uuid string, st *stage, path string, cause error) error {
+	if !isFinal(cause) {
+		return cause
+	}
+	err := n.mounts.RemoveTarget(ctx, path)
+	if err == nil {
+		st.dropTarget(path)
+		err = n.stages.save(uuid, st)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w; %w", errLeftBehind, cause, err)
+	}
+	return cause
+}
+
+// forgetUnmounted drops the targets that were to be mounted and are not: no
+// call is at work on them, since this one has the volume's lock.
+func (n *Node) forgetUnmounted(st *stage) error {
+	var failed error
+	st.Targets = slices.DeleteFunc(st.Targets, func(t publishedTarget) bool {
+		entries, err := n.mounts.At(t.Path)
+		failed = errors.Join(failed, err)
+		return err == nil && len(entries) == 0
+	})
+	return failed
 }
 
 // checkSharing compares a target with the others of the volume, and with an

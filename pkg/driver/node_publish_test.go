@@ -1,12 +1,14 @@
 package driver
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/mount"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )
 
@@ -179,5 +181,56 @@ func TestNodeInfo(t *testing.T) {
 	caps, err := r.NodeGetCapabilities(t.Context(), &csi.NodeGetCapabilitiesRequest{})
 	if err != nil || len(caps.GetCapabilities()) != 4 {
 		t.Errorf("got %v, %v", caps, err)
+	}
+}
+
+// kubelet sends no Unpublish after an error that it takes for final.
+func TestFinalPublishErrorLeavesNothing(t *testing.T) {
+	for name, c := range map[string]*csi.VolumeCapability{
+		"bind":        nodeMountCapability("ext4", csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER),
+		"bind device": nodeBlockCapability(),
+	} {
+		r := newNodeRig(t)
+		r.cap = c
+		r.must(r.stageVolume())
+		r.w.fail = func(step string) error {
+			if step != name {
+				return nil
+			}
+			r.w.mounts[testTarget] = worldMount{"8:64", false, false} // and something went wrong
+			return errBroken
+		}
+		r.refused(r.publishVolume(testTarget), errBroken)
+		r.w.fail = nil
+		r.must(r.unstageVolume())
+		r.gone()
+	}
+}
+
+// A Publish that never happened keeps no other pod out.
+func TestSingleWriterWhosePublishDied(t *testing.T) {
+	r := newNodeRig(t)
+	r.cap = nodeMountCapability("ext4", csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER)
+	r.must(r.stageVolume())
+	if !r.dying(1, func() error { return r.publishVolume(testTarget) }) {
+		t.Fatal("nothing died")
+	}
+	r.must(r.publishVolume(testTarget + "2"))
+	st, err := r.stages.load(testVolumeUUID)
+	if err != nil || len(st.Targets) != 1 {
+		t.Errorf("targets %v, %v", st.Targets, err)
+	}
+}
+
+// Growing the file system of a disk that is not the mounted one would be done
+// behind the kernel's back.
+func TestExpandOfAnotherDisk(t *testing.T) {
+	r := newNodeRig(t)
+	r.must(r.stageVolume())
+	r.w.number = "8:16"
+	_, err := r.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{VolumeId: testVolumeID, VolumePath: testStaging})
+	r.refused(err, mount.ErrWrongMount)
+	if slices.Contains(r.w.steps, "grow") {
+		t.Errorf("steps %q", r.w.steps)
 	}
 }

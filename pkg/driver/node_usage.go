@@ -16,15 +16,19 @@ func (n *Node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	uuid, st, err := n.stagedAt(req.GetVolumeId(), req.GetVolumePath())
-	if err != nil {
-		return nil, err
+	uuid, ok := volumeUUID(req.GetVolumeId())
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", volume.ErrNotFound, req.GetVolumeId())
 	}
 	ctx, release, err := n.locks.acquire(ctx, uuid)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	st, err := n.stagedAt(req.GetVolumeId(), req.GetVolumePath())
+	if err != nil {
+		return nil, err
+	}
 	disk, err := n.disks.Rescan(ctx, st.volume(), size.Required)
 	if err != nil {
 		return nil, err
@@ -33,6 +37,11 @@ func (n *Node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 		return nil, fmt.Errorf("%w: the volume has %d bytes, more than capacity_range.limit_bytes", volume.ErrOutOfRange, disk.SizeBytes)
 	}
 	if !st.Capability.Block && !st.ReadOnly {
+		// A disk that is not the mounted one would be grown behind the
+		// kernel's back.
+		if err := n.mounts.Verify(st.StagingPath, disk.Number, st.ReadOnly); err != nil {
+			return nil, err
+		}
 		if err := n.mounts.Grow(ctx, disk.Path, st.StagingPath, st.Capability.FSType); err != nil {
 			return nil, err
 		}
@@ -42,7 +51,7 @@ func (n *Node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 
 // NodeGetVolumeStats measures a staged or published volume.
 func (n *Node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
-	_, st, err := n.stagedAt(req.GetVolumeId(), req.GetVolumePath())
+	st, err := n.stagedAt(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
@@ -69,15 +78,15 @@ func (n *Node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeSta
 }
 
 // stagedAt returns the stage of a volume that is staged or published at path.
-func (n *Node) stagedAt(volumeID, path string) (string, *stage, error) {
-	uuid, st, err := n.staged(volumeID)
+func (n *Node) stagedAt(volumeID, path string) (*stage, error) {
+	st, err := n.staged(volumeID)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if st.StagingPath != path && st.target(path) == nil {
-		return "", nil, fmt.Errorf("%w: %s is not at %s", volume.ErrNotFound, volumeID, path)
+		return nil, fmt.Errorf("%w: %s is not at %s", volume.ErrNotFound, volumeID, path)
 	}
-	return uuid, st, nil
+	return st, nil
 }
 
 // mountedAt returns ErrNotFound unless the disk's file system lies at path: its

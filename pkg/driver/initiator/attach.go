@@ -18,13 +18,11 @@ const (
 	portalProbeTimeout = 3 * time.Second
 	// diskTimeout is how long a disk may take to appear after login.
 	diskTimeout = 30 * time.Second
-	// mapTimeout is how long multipathd may take over several paths before
-	// the first of them is used without it.
-	mapTimeout = 10 * time.Second
 )
 
-// Attach logs in on every portal that answers and returns the volume's disk,
-// proven to be the promised one. It goes on from wherever an earlier Attach of
+// Attach logs in and returns the volume's disk, proven to be the promised one:
+// on every portal that answers where multipathd can make one disk of them, else
+// on one. It goes on from wherever an earlier Attach of
 // the same stage was interrupted. Sessions of another stage must be gone: call
 // Detach first.
 func (i *Initiator) Attach(ctx context.Context, l Login) (Disk, error) {
@@ -49,6 +47,9 @@ func (i *Initiator) Attach(ctx context.Context, l Login) (Disk, error) {
 		return Disk{}, err
 	}
 	disk, err := i.awaitDisk(ctx, l.Volume, len(portals))
+	if err == nil {
+		disk, err = i.settlePaths(ctx, h, l.Volume, disk)
+	}
 	if err != nil || disk.SizeBytes >= l.SizeBytes {
 		return disk, err
 	}
@@ -93,8 +94,11 @@ func probePortal(ctx context.Context, portal string) error {
 }
 
 // login makes the records and logs in on all portals at once; one success is
-// enough.
+// enough. Without multipathd it stops at the first success.
 func (i *Initiator) login(ctx context.Context, h host, l Login, portals []string) error {
+	if len(portals) > 1 && !i.multipathRuns() {
+		return i.loginFirst(ctx, h, l, portals)
+	}
 	errs := make([]error, len(portals))
 	var group errgroup.Group
 	for n, portal := range portals {
@@ -110,6 +114,20 @@ func (i *Initiator) login(ctx context.Context, h host, l Login, portals []string
 		if err == nil {
 			return nil
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// loginFirst logs in on one portal, the first that lets us.
+func (i *Initiator) loginFirst(ctx context.Context, h host, l Login, portals []string) error {
+	var errs []error
+	for _, portal := range portals {
+		err := i.loginPortal(ctx, h, l, portal)
+		if err == nil {
+			return nil
+		}
+		i.log.Warn("login failed", "target", l.TargetName, "portal", portal, "err", err)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -157,7 +175,7 @@ func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, e
 			return false, nil
 		case last != nil:
 			return false, last
-		case wantMap && disk.multipath == "" && time.Since(start) < mapTimeout:
+		case wantMap && disk.multipath == "" && time.Since(start) < i.mapTimeout:
 			return false, nil
 		}
 		return disk.SizeBytes > 0, nil

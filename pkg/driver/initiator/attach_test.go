@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -184,9 +186,65 @@ func TestAttachOverMultipath(t *testing.T) {
 	}
 	for _, p := range l.Portals {
 		record := filepath.Join(f.etc, "nodes", testTarget, strings.ReplaceAll(p, ":", ","))
-		if !strings.Contains(string(read(t, record)), "replacement_timeout = 5\n") {
-			t.Errorf("%s has another replacement_timeout than multipath wants", p)
+		// What a path that never came into the map would have.
+		if !strings.Contains(string(read(t, record)), "replacement_timeout = 600\n") {
+			t.Errorf("%s has another replacement_timeout than a single path wants", p)
 		}
+	}
+	for _, id := range []string{"1", "2"} {
+		if got := f.attribute("sys/class/iscsi_session/session" + id + "/recovery_tmo"); got != "5" {
+			t.Errorf("session %s under a map waits %s s for a lost path", id, got)
+		}
+	}
+}
+
+// Without a map over them, two paths are two disks with one content.
+func TestAttachOfSeveralPortalsWithoutMultipathd(t *testing.T) {
+	f := newFakeHost(t)
+	refused := portal(t)
+	f.fail = func(args []string) error {
+		if slices.Contains(args, "--login") && slices.Contains(args, refused) {
+			return exit(exitAuth)
+		}
+		return nil
+	}
+	i := f.initiator()
+	disk, err := i.Attach(t.Context(), loginAt(refused, portal(t), portal(t)))
+	if err != nil || filepath.Base(disk.Path) != "sda" {
+		t.Fatalf("got %+v, %v", disk, err)
+	}
+	if n := len(f.called("--login")); n != 2 {
+		t.Errorf("%d logins", n)
+	}
+	f.checkOnePath(i)
+}
+
+// multipathd runs, and is not to take our disks.
+func TestAttachWhereNoMapComes(t *testing.T) {
+	f := newFakeHost(t)
+	f.process("4712", "multipathd", "mnt:[2]", "net:[1]")
+	i := f.initiator()
+	i.mapTimeout = time.Millisecond
+	disk, err := i.Attach(t.Context(), loginAt(portal(t), portal(t)))
+	if err != nil || filepath.Base(disk.Path) != "sda" {
+		t.Fatalf("got %+v, %v", disk, err)
+	}
+	f.checkOnePath(i)
+	if !slices.Contains(f.deleted, "1:0:0:0") {
+		t.Errorf("the other path's disk outlives its session; deleted: %q", f.deleted)
+	}
+}
+
+// checkOnePath fails the test unless one session is left, with the patience of
+// a volume that has one path.
+func (f *fakeHost) checkOnePath(i *Initiator) {
+	f.t.Helper()
+	sessions, err := i.sysfs.sessions(testTarget)
+	if err != nil || len(sessions) != 1 {
+		f.t.Fatalf("sessions %v, %v", sessions, err)
+	}
+	if got := f.attribute("sys/class/iscsi_session/session" + sessions[0].id + "/recovery_tmo"); got != "9" {
+		f.t.Errorf("the only path is waited for %s s", got)
 	}
 }
 

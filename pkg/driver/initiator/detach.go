@@ -177,14 +177,22 @@ func (i *Initiator) logout(ctx context.Context, h host, target string, sessions 
 		}
 		err = errors.Join(err, i.logoutSession(ctx, h, s.id))
 	}
+	if gone := i.awaitSessions(ctx, target, 0); gone != nil {
+		return errors.Join(err, gone)
+	}
+	return nil
+}
+
+// awaitSessions waits until no more than n sessions to a target are left.
+func (i *Initiator) awaitSessions(ctx context.Context, target string, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
-	gone := poll(ctx, func() (bool, error) {
+	err := poll(ctx, func() (bool, error) {
 		rest, err := i.sysfs.sessions(target)
-		return len(rest) == 0, err
+		return len(rest) <= n, err
 	})
-	if gone != nil {
-		return errors.Join(err, fmt.Errorf("a session to %s does not end: %w", target, gone))
+	if err != nil {
+		return fmt.Errorf("a session to %s does not end: %w", target, err)
 	}
 	return nil
 }

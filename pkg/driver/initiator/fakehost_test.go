@@ -32,6 +32,8 @@ type fakeHost struct {
 	// stayUp: logout changes nothing.
 	stayUp  bool
 	flushed []string
+	// deleted are the SCSI devices that were deleted before their session.
+	deleted []string
 
 	mu    sync.Mutex
 	calls [][]string
@@ -205,6 +207,12 @@ func (f *fakeHost) logout(target, id string) error {
 			continue
 		}
 		found = true
+		gone, _ := filepath.Glob(filepath.Join(s.dir, "device/target*/*/delete"))
+		for _, path := range gone {
+			if b, _ := os.ReadFile(path); len(b) > 0 {
+				f.deleted = append(f.deleted, filepath.Base(filepath.Dir(path)))
+			}
+		}
 		if err := os.RemoveAll(s.dir); err != nil {
 			return err
 		}

@@ -66,6 +66,9 @@ type Initiator struct {
 	ifaceMu sync.Mutex
 	// records is held with open-iscsi's lock.
 	records *semaphore.Weighted
+	// mapTimeout is how long multipathd may take over several paths before
+	// the first of them is used without it.
+	mapTimeout time.Duration
 }
 
 // New returns an Initiator.
@@ -86,7 +89,7 @@ func New(cfg Config) *Initiator {
 	return &Initiator{
 		cfg: cfg, sysfs: sysfs{root: cfg.Sysfs, dev: cfg.Dev},
 		run: cfg.Runner, log: cfg.Logger, logins: semaphore.NewWeighted(maxLogins),
-		records: semaphore.NewWeighted(1),
+		records: semaphore.NewWeighted(1), mapTimeout: 10 * time.Second,
 	}
 }
 

@@ -86,11 +86,8 @@ func (i *Initiator) makeRecord(ctx context.Context, h host, l Login, portal stri
 	if err != nil {
 		return err
 	}
-	replacement := i.cfg.ReplacementTimeout
-	if len(l.Portals) > 1 && i.multipathRuns() {
-		replacement = multipathReplacement
-	}
-	return i.rewriteRecord(ctx, h, path, i.recordSettings(l, replacement))
+	// A path that comes under a multipath map gets another one later.
+	return i.rewriteRecord(ctx, h, path, i.recordSettings(l, i.cfg.ReplacementTimeout))
 }
 
 // recordFile finds the record of a portal in either of its layouts.

@@ -103,6 +103,8 @@ type scsiDevice struct {
 	// disk driver has taken it.
 	disk string
 	lun  uint64
+	// session is the id of the session that it belongs to.
+	session string
 }
 
 // devices returns the logical units of a session.
@@ -119,7 +121,7 @@ func (s sysfs) devices(ses session) ([]scsiDevice, error) {
 		if err != nil {
 			continue
 		}
-		d := scsiDevice{dir: dir, lun: lun}
+		d := scsiDevice{dir: dir, lun: lun, session: ses.id}
 		if blocks, err := os.ReadDir(filepath.Join(dir, "block")); err == nil && len(blocks) == 1 {
 			d.disk = blocks[0].Name()
 		}

@@ -1,5 +1,7 @@
 package iscsitarget
 
+import "net"
+
 // MemoryInUse is what both budgets have given out, in bytes.
 func (s *Server) MemoryInUse() int {
 	return s.sessions.ReadBudget.Used() + s.sessions.WriteBudget.Used()
@@ -18,3 +20,6 @@ func (s *Server) Connections() (all, logins int) {
 	defer s.mu.Unlock()
 	return len(s.conns), len(s.logins)
 }
+
+// Allowed says whether an address may connect.
+func (s *Server) Allowed(a net.Addr) bool { return s.allowed(a) }

@@ -176,7 +176,7 @@ func (t *Target) trySit(st *seat) (*seat, error) {
 	t.seats[st] = struct{}{}
 	st.release = func() {
 		t.mu.Lock()
-		delete(t.seats, st)
+		t.left(st)
 		t.mu.Unlock()
 	}
 	return nil, nil

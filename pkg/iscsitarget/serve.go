@@ -3,7 +3,6 @@ package iscsitarget
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"time"
@@ -33,13 +32,12 @@ func (s *Server) serve(c net.Conn) {
 	d := &door{server: s, local: c.LocalAddr()}
 	sess, seat, err := s.login(c, d)
 	if err != nil {
-		if !errors.Is(err, io.EOF) {
-			log.Warn("login failed", "initiator", d.initiator, "target", d.target, "error", err)
-		}
+		s.refused(c, d, err)
 		return
 	}
 	defer seat.leave()
 	s.loggedIn(c)
+	s.counters.logins.Add(1)
 	_ = c.SetDeadline(time.Time{})
 	log = log.With("initiator", sess.Initiator, "target", sess.Target, "tsih", sess.TSIH)
 	log.Info("session opened", "discovery", sess.Discovery)
@@ -89,7 +87,7 @@ func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
 		}
 		resp, done, err := machine.Step(req, p.Data)
 		if err != nil {
-			return nil, nil, errors.Join(err, sendLogin(c, req, resp, statSN))
+			return nil, nil, errors.Join(loginError{resp.PDU.Status, err}, sendLogin(c, req, resp, statSN))
 		}
 		if !done {
 			if err := sendLogin(c, req, resp, statSN); err != nil {
@@ -100,8 +98,8 @@ func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
 		}
 		sess, seat, err := s.open(c, reader, machine.Result(), d, statSN)
 		if err != nil {
-			refused := login.Refuse(req, loginStatus(err))
-			return nil, nil, errors.Join(err, sendLogin(c, req, refused, statSN))
+			status := loginStatus(err)
+			return nil, nil, errors.Join(loginError{status, err}, sendLogin(c, req, login.Refuse(req, status), statSN))
 		}
 		resp.PDU.TSIH = sess.TSIH
 		sess.Send(resp.PDU.Header(), resp.Data)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -38,6 +40,10 @@ type Options struct {
 	// MemoryBudget bounds the data on its way, in bytes, in each direction:
 	// 64 MiB by default.
 	MemoryBudget int
+	// AllowFrom are the addresses that may connect; a connection from
+	// another one is closed before a byte of it is read. IPv4 addresses are
+	// those also where they come mapped into IPv6. Empty allows everybody.
+	AllowFrom []netip.Prefix
 	// DiscoveryCHAP are the credentials of discovery sessions; empty lets
 	// everybody ask, and answers with what the name given may log in to.
 	DiscoveryCHAP []CHAP
@@ -72,6 +78,19 @@ func (o *Options) setDefaults() {
 	o.LoginTimeout = orDefault(o.LoginTimeout, 15*time.Second)
 	o.MaxConnections = orDefault(o.MaxConnections, 4096)
 	o.MemoryBudget = orDefault(o.MemoryBudget, 64<<20)
+	o.AllowFrom = slices.Clone(o.AllowFrom)
+	for i, p := range o.AllowFrom {
+		o.AllowFrom[i] = unmapped(p)
+	}
+}
+
+// unmapped is an IPv4 prefix that may have come mapped into IPv6.
+func unmapped(p netip.Prefix) netip.Prefix {
+	const mapped = 96 // bits before the IPv4 address (RFC 4291 section 2.5.5.2)
+	if p.Addr().Is4In6() && p.Bits() >= mapped {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
+	return p
 }
 
 func orDefault[T comparable](v, def T) T {
@@ -98,14 +117,18 @@ type Server struct {
 	log      *slog.Logger
 	sessions session.Config
 	nextTSIH atomic.Uint32
+	counters counters
+	repeats  repeats
 
 	mu      sync.Mutex
 	targets map[string]*Target
 	conns   map[net.Conn]struct{}
 	logins  []net.Conn // not logged in yet, oldest first
 	asking  []*seat    // discovery sessions, oldest first
-	closed  bool
-	wg      sync.WaitGroup // of every goroutine of the server
+	// listeners are the calls of Serve that accept now.
+	listeners int
+	closed    bool
+	wg        sync.WaitGroup // of every goroutine of the server
 }
 
 // NewServer makes a server without targets and listeners.
@@ -130,6 +153,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	defer func() { _ = l.Close() }()
+	s.listening(1)
+	defer s.listening(-1)
 	for {
 		c, err := l.Accept()
 		switch {
@@ -150,10 +175,35 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
-		if !s.admit(c) {
+		switch {
+		case !s.allowed(c.RemoteAddr()):
+			s.denied(c, s.log)
+			_ = c.Close()
+		case !s.admit(c):
+			s.counters.dropped.Add(1)
 			_ = c.Close()
 		}
 	}
+}
+
+func (s *Server) listening(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners += n
+}
+
+// allowed says whether an address may connect. One that is no IP address, as
+// of a unix socket, has no place in a list of prefixes.
+func (s *Server) allowed(a net.Addr) bool {
+	if len(s.opts.AllowFrom) == 0 {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return false
+	}
+	addr := ap.Addr().Unmap().WithZone("") // a prefix holds no address with a zone
+	return slices.ContainsFunc(s.opts.AllowFrom, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 func isTemporary(err error) bool {
@@ -172,6 +222,7 @@ func (s *Server) admit(c net.Conn) bool {
 		_ = s.logins[0].Close()
 		s.logins = s.logins[1:]
 	}
+	s.counters.accepted.Add(1)
 	s.conns[c] = struct{}{}
 	s.logins = append(s.logins, c)
 	s.wg.Add(1)

@@ -113,6 +113,7 @@ type Target struct {
 	luns    map[uint16]*scsi.Unit
 	grants  []*Grant
 	seats   map[*seat]struct{}
+	past    Traffic // of the sessions that ended
 	removed bool
 	work    map[string]*work // fences and the removal, under way
 }

@@ -61,6 +61,8 @@ type durability struct {
 	closed   bool
 	timer    *time.Timer
 	timers   sync.WaitGroup
+	// lost is len(mark.Lost) as last looked at.
+	lost atomic.Int64
 }
 
 // newDurability reads the device's mark. One of an earlier boot becomes lost
@@ -246,6 +248,15 @@ func (d *durability) detach(l *itl) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.attached, l)
+}
+
+// lostStages counts without waiting for whoever makes a mark durable.
+func (d *durability) lostStages() int {
+	if d.mu.TryLock() {
+		d.lost.Store(int64(len(d.mark.Lost)))
+		d.mu.Unlock()
+	}
+	return int(d.lost.Load())
 }
 
 func (d *durability) isAttached(s blockdev.Stage) bool {

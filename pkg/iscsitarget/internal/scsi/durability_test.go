@@ -318,6 +318,9 @@ func TestFailedSyncLosesTheStages(t *testing.T) {
 			if got := m.disk.markNow(); !slices.Contains(got.Lost, stage("a", 1)) || got.BootID != "" || len(got.Stages) > 0 {
 				t.Errorf("mark %+v", got)
 			}
+			if n, want := m.unit.LostStages(), len(m.disk.markNow().Lost); n != want || n == 0 {
+				t.Errorf("%d stages are lost, want %d", n, want)
+			}
 			m.restart("boot-1")
 			m.on(m.stage("a", 1), "4/4400", syncAll)
 			m.on(m.stage("a", 2), "good", syncAll)

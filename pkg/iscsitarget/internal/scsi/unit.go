@@ -100,6 +100,11 @@ func (u *Unit) Reset() {
 // acknowledged writes may be lost; the stages concerned are remembered as lost.
 func (u *Unit) Close() error { return u.durability.close() }
 
+// LostStages is how many stages get errors because acknowledged writes of
+// theirs are lost. It does not wait: while that is being changed it is the
+// number from before.
+func (u *Unit) LostStages() int { return u.durability.lostStages() }
+
 // attach makes the I_T_L nexus; it may block in making the stage durable.
 func (u *Unit) attach(n *Nexus) (*itl, error) {
 	l := &itl{nexus: n, unit: u}

@@ -31,8 +31,8 @@ func (s *Session) scsiCommand(p *pdu.PDU) error {
 	if s.tagInUse(req.ITT) {
 		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
 	}
-	s.stats.Commands.Add(1)
 	t.decode(req, p)
+	s.stats.count(t.cmd.Kind)
 	s.add(t)
 	t.expectData(req, p.Data)
 	return nil

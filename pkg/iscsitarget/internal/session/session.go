@@ -135,7 +135,17 @@ type Session struct {
 }
 
 // Stats are totals since login.
-type Stats struct{ Commands, BytesRead, BytesWritten atomic.Uint64 }
+type Stats struct{ Commands, Reads, Writes, BytesRead, BytesWritten atomic.Uint64 }
+
+func (s *Stats) count(k scsi.Kind) {
+	s.Commands.Add(1)
+	switch k {
+	case scsi.Read:
+		s.Reads.Add(1)
+	case scsi.Write:
+		s.Writes.Add(1)
+	}
+}
 
 // New makes the session that a login ended in. The reader holds what the
 // initiator sent after its last Login Request; statSN is the next one.

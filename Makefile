@@ -6,7 +6,7 @@ FUZZTIME ?= 10s
 .PHONY: help deps build demo test unit conformance kernel e2e cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps:
 	@hack/install-deps

@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	driverName = "csi-ietd.io"
+	release    = "csi-ietd"
+	system     = "csi-ietd" // the namespace that it is installed into
+	root       = "../.."    // of the repository
+)
+
+var (
+	imageTag = flag.String("image-tag", "", "tag of csi-ietd's images, which every node has; empty: the chart's own, pulled")
+	keep     = flag.Bool("keep", false, "leave csi-ietd installed, and use it if it is there")
+)
+
+// The cluster under test.
+var (
+	client      kubernetes.Interface
+	nodes       []string // by name
+	storageNode string   // the first of them holds the pool
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+// run installs, tests and uninstalls.
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	status := 1
+	err := connect(ctx)
+	if err == nil {
+		err = install(ctx)
+	}
+	if err == nil {
+		status = m.Run()
+	}
+	if err == nil && !*keep {
+		err = uninstall(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	return status
+}
+
+func connect(ctx context.Context) error {
+	if os.Getenv("KUBECONFIG") == "" {
+		return errors.New("KUBECONFIG names no cluster: `make e2e` makes one and runs the suite there")
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 50, 100
+	if client, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, n := range list.Items {
+		if !n.Spec.Unschedulable && !hasNoScheduleTaint(n.Spec.Taints) {
+			nodes = append(nodes, n.Name)
+		}
+	}
+	if len(nodes) < 2 {
+		return fmt.Errorf("the cluster has %d nodes for pods, the suite needs 2", len(nodes))
+	}
+	slices.Sort(nodes)
+	storageNode = nodes[0]
+	return nil
+}
+
+// chartValues are what the suite installs with.
+func chartValues() []string {
+	values := []string{"--set", "storage.nodeName=" + storageNode}
+	if *imageTag != "" {
+		values = append(values, "--set", "image.tag="+*imageTag, "--set", "image.pullPolicy=Never")
+	}
+	return values
+}
+
+func install(ctx context.Context) error {
+	began := time.Now()
+	verb := []string{"install"}
+	if *keep {
+		verb = []string{"upgrade", "--install"}
+	}
+	args := slices.Concat(verb, []string{release, filepath.Join(root, "charts/csi-ietd"),
+		"--namespace", system, "--create-namespace", "--wait", "--timeout", "5m"}, chartValues())
+	out, err := helm(ctx, args...)
+	if err != nil {
+		pods, _ := kubectl(ctx, "", "-n", system, "describe", "pods")
+		return fmt.Errorf("%w\n%s", err, pods)
+	}
+	fmt.Printf("%s\ninstalled in %.1f s\n", out, time.Since(began).Seconds())
+	return nil
+}
+
+func helm(ctx context.Context, args ...string) (string, error) {
+	return output(exec.CommandContext(ctx, filepath.Join(root, "hack/helm"), args...))
+}
+
+// kubectl runs kubectl with stdin.
+func kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "kubectl", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	return output(cmd)
+}
+
+// output runs a command and returns what it printed on stdout.
+func output(cmd *exec.Cmd) (string, error) {
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s %s", strings.Join(cmd.Args, " "), err, out.String(), errs.String())
+	}
+	return strings.TrimRight(out.String(), "\n"), err
+}

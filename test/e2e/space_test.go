@@ -30,6 +30,7 @@ const (
 type space struct {
 	*testing.T
 	name string
+	ctx  context.Context // of the test and its cleanups
 }
 
 // newSpace makes a namespace, whose end the test waits for, with its volumes'.
@@ -40,7 +41,7 @@ func newSpace(t *testing.T) *space {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &space{t, ns.Name}
+	s := &space{t, ns.Name, context.WithoutCancel(t.Context())}
 	t.Cleanup(s.end)
 	return s
 }
@@ -111,7 +112,7 @@ func poll(ctx context.Context, try func() error) error {
 // await polls with patience and ends the test when that is over.
 func await(t *testing.T, try func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	if err := poll(ctx, try); err != nil {
 		t.Fatal(err)
@@ -125,7 +126,7 @@ func (s *space) claim(name, size string, change ...func(*corev1.PersistentVolume
 	for _, c := range change {
 		c(&pvc.Spec)
 	}
-	if _, err := client.CoreV1().PersistentVolumeClaims(s.name).Create(s.Context(), pvc, metav1.CreateOptions{}); err != nil {
+	if _, err := client.CoreV1().PersistentVolumeClaims(s.name).Create(s.ctx, pvc, metav1.CreateOptions{}); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -158,7 +159,7 @@ func (s *space) class(parameters map[string]string, change ...func(*storagev1.St
 	for _, c := range change {
 		c(sc)
 	}
-	sc, err := client.StorageV1().StorageClasses().Create(s.Context(), sc, metav1.CreateOptions{})
+	sc, err := client.StorageV1().StorageClasses().Create(s.ctx, sc, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func (s *space) pod(name, claim string, change ...func(*corev1.PodSpec)) {
 
 func (s *space) createPod(name string, spec corev1.PodSpec) {
 	s.Helper()
-	_, err := client.CoreV1().Pods(s.name).Create(s.Context(),
+	_, err := client.CoreV1().Pods(s.name).Create(s.ctx,
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}}, Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
@@ -215,7 +216,7 @@ func (s *space) createPod(name string, spec corev1.PodSpec) {
 func (s *space) awaitRunning(name string) {
 	s.Helper()
 	await(s.T, func() error {
-		p, err := client.CoreV1().Pods(s.name).Get(s.Context(), name, metav1.GetOptions{})
+		p, err := client.CoreV1().Pods(s.name).Get(s.ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -231,11 +232,11 @@ func (s *space) awaitRunning(name string) {
 // delete deletes a pod and returns when it is gone.
 func (s *space) delete(pod string) {
 	s.Helper()
-	if err := client.CoreV1().Pods(s.name).Delete(s.Context(), pod, metav1.DeleteOptions{}); err != nil {
+	if err := client.CoreV1().Pods(s.name).Delete(s.ctx, pod, metav1.DeleteOptions{}); err != nil {
 		s.Fatal(err)
 	}
 	await(s.T, func() error {
-		_, err := client.CoreV1().Pods(s.name).Get(s.Context(), pod, metav1.GetOptions{})
+		_, err := client.CoreV1().Pods(s.name).Get(s.ctx, pod, metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
 			return fmt.Errorf("pod %s is still there: %w", pod, err)
 		}
@@ -246,7 +247,7 @@ func (s *space) delete(pod string) {
 // shell runs a script in a pod and returns what it prints.
 func (s *space) shell(pod, script string) string {
 	s.Helper()
-	out, err := kubectl(s.Context(), "", "-n", s.name, "exec", pod, "--", "sh", "-ec", script)
+	out, err := kubectl(s.ctx, "", "-n", s.name, "exec", pod, "--", "sh", "-ec", script)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -258,7 +259,7 @@ func (s *space) shell(pod, script string) string {
 func (s *space) awaitEvent(object string, words ...string) {
 	s.Helper()
 	await(s.T, func() error {
-		events, err := client.CoreV1().Events(s.name).List(s.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + object})
+		events, err := client.CoreV1().Events(s.name).List(s.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + object})
 		if err != nil {
 			return err
 		}

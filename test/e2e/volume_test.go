@@ -191,7 +191,7 @@ func TestGrow(t *testing.T) {
 func (s *space) grow(claim, size string) {
 	s.Helper()
 	patch := fmt.Appendf(nil, `{"spec":{"resources":{"requests":{"storage":%q}}}}`, size)
-	_, err := client.CoreV1().PersistentVolumeClaims(s.name).Patch(s.Context(), claim, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err := client.CoreV1().PersistentVolumeClaims(s.name).Patch(s.ctx, claim, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}

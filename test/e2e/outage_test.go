@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// logger appends the number of each line that it has made stable, every tenth
+// of a second or so, and goes on where the file ends.
+const logger = `trap exit TERM
+n=$(tail -n 1 /data/log 2>/dev/null || echo 0)
+while :; do n=$((n + 1)); echo $n >>/data/log; sync /data/log; echo $n; sleep 0.1; done`
+
+// deploy makes a Deployment of one pod with a claim's volume that prefers the
+// second node, and returns when it runs there.
+func (s *space) deploy(name, claim string, change ...func(*corev1.PodSpec)) {
+	s.Helper()
+	labels := map[string]string{"app": name}
+	spec := podSpec(claim, append([]func(*corev1.PodSpec){prefer(nodes[1])}, change...)...)
+	_, err := client.AppsV1().Deployments(s.name).Create(s.ctx, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: ptr.To[int32](1), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.awaitOn(name, nodes[1], true)
+}
+
+func prefer(node string) func(*corev1.PodSpec) {
+	return func(p *corev1.PodSpec) {
+		p.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{Weight: 100,
+				Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{
+					{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}}}}
+	}
+}
+
+// awaitOn waits for a running pod of a Deployment, on the node or anywhere
+// else, and returns its name.
+func (s *space) awaitOn(app, node string, there bool) string {
+	s.Helper()
+	var name string
+	await(s.T, func() error {
+		pods, err := client.CoreV1().Pods(s.name).List(s.ctx, metav1.ListOptions{LabelSelector: "app=" + app})
+		if err != nil {
+			return err
+		}
+		for _, p := range pods.Items {
+			if p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil && (p.Spec.NodeName == node) == there {
+				name = p.Name
+				return nil
+			}
+		}
+		return fmt.Errorf("no running pod of %s (on %s: %v)", app, node, there)
+	})
+	return name
+}
+
+// lines checks that the log of a pod's volume is whole, and returns its
+// length.
+func (s *space) lines(pod string) int {
+	s.Helper()
+	var count int
+	out := s.shell(pod, `awk '$1 != NR {print "line", NR, "is", $0; exit 1} END {print NR}' /data/log`)
+	if _, err := fmt.Sscan(out, &count); err != nil {
+		s.Fatalf("the log is broken: %s", out)
+	}
+	return count
+}
+
+// TestNodeLost cuts a node's power, as its pod writes, and has the pod
+// elsewhere by the out-of-service taint, with every line that was stable.
+func TestNodeLost(t *testing.T) {
+	s := newSpace(t)
+	s.claim("data", "256Mi")
+	s.deploy("logger", "data", running(logger))
+	pod := s.awaitOn("logger", nodes[1], true)
+	await(t, func() error {
+		if n := s.lines(pod); n < 20 {
+			return fmt.Errorf("%d lines", n)
+		}
+		return nil
+	})
+	stable := s.lines(pod)
+
+	cut := time.Now()
+	s.provider( "kill", nodes[1])
+	t.Cleanup(func() {
+		s.provider( "start", nodes[1])
+		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
+		s.awaitReady(nodes[1])
+	})
+	await(t, func() error {
+		if s.ready(nodes[1]) {
+			return fmt.Errorf("%s is still Ready", nodes[1])
+		}
+		return nil
+	})
+	t.Logf("NotReady %.1f s after the cut", time.Since(cut).Seconds())
+	tainted := time.Now()
+	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+	pod = s.awaitOn("logger", nodes[1], false)
+	t.Logf("Running elsewhere %.1f s after the taint, %.1f s after the cut", time.Since(tainted).Seconds(), time.Since(cut).Seconds())
+	if got := s.lines(pod); got < stable {
+		t.Errorf("%d lines of at least %d that were stable", got, stable)
+	}
+}
+
+// TestPartition cuts a node's network under its writing pod. What the node
+// writes after its volume was detached must not land.
+func TestPartition(t *testing.T) {
+	s := newSpace(t)
+	s.claim("data", "256Mi")
+	s.deploy("logger", "data", running(logger))
+	s.awaitOn("logger", nodes[1], true)
+	s.provider( "cut", nodes[1])
+	restored := false
+	t.Cleanup(func() {
+		if !restored {
+			s.provider( "restore", nodes[1])
+		}
+		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
+		s.awaitReady(nodes[1])
+	})
+	await(t, func() error {
+		if s.ready(nodes[1]) {
+			return fmt.Errorf("%s is still Ready", nodes[1])
+		}
+		return nil
+	})
+	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+	pod := s.awaitOn("logger", nodes[1], false)
+	before := s.lines(pod)
+	s.provider( "restore", nodes[1])
+	restored = true
+	s.awaitReady(nodes[1])
+	await(t, func() error {
+		if n := s.lines(pod); n < before+20 {
+			return fmt.Errorf("%d lines, %d when the node came back", n, before)
+		}
+		return nil
+	})
+}
+
+// TestDrain moves a writing pod away from its node as an administrator does.
+func TestDrain(t *testing.T) {
+	s := newSpace(t)
+	s.claim("data", "256Mi")
+	s.deploy("logger", "data", running(logger))
+	before := s.lines(s.awaitOn("logger", nodes[1], true))
+	t.Cleanup(func() {
+		if _, err := kubectl(s.ctx, "", "uncordon", nodes[1]); err != nil {
+			t.Error(err)
+		}
+	})
+	began := time.Now()
+	out, err := kubectl(s.ctx, "", "drain", nodes[1], "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := s.awaitOn("logger", nodes[1], false)
+	t.Logf("drained and Running elsewhere in %.1f s", time.Since(began).Seconds())
+	if n := s.lines(pod); n < before {
+		t.Errorf("%d lines of %d\n%s", n, before, out)
+	}
+}
+
+func (s *space) taint(node, taint string) {
+	s.Helper()
+	_, err := kubectl(s.ctx, "", "taint", "node", node, taint, "--overwrite="+fmt.Sprint(!strings.HasSuffix(taint, "-")))
+	if err != nil && !strings.Contains(err.Error(), "not found") {
+		s.Error(err)
+	}
+}
+
+func (s *space) ready(node string) bool {
+	n, err := client.CoreV1().Nodes().Get(s.ctx, node, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// awaitReady waits until the node is Ready and its plugin registered.
+func (s *space) awaitReady(node string) {
+	s.Helper()
+	await(s.T, func() error {
+		if !s.ready(node) {
+			return fmt.Errorf("%s is not Ready", node)
+		}
+		csi, err := client.StorageV1().CSINodes().Get(s.ctx, node, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, d := range csi.Spec.Drivers {
+			if d.Name == driverName {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s is not registered on %s", driverName, node)
+	})
+}
+
+// TestStartupTaint: a new node takes no pod before its plugin is there, and
+// loses the taint when it is.
+func TestStartupTaint(t *testing.T) {
+	const taint = driverName + "/agent-not-ready"
+	s := newSpace(t)
+	patch := fmt.Appendf(nil, `{"spec":{"taints":[{"key":%q,"effect":"NoExecute"}]}}`, taint)
+	if _, err := client.CoreV1().Nodes().Patch(s.ctx, nodes[1], types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.taint(nodes[1], taint+"-") })
+	restart(t, "component=node")
+	await(t, func() error {
+		n, err := client.CoreV1().Nodes().Get(s.ctx, nodes[1], metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, x := range n.Spec.Taints {
+			if x.Key == taint {
+				return fmt.Errorf("%s still has %s", nodes[1], taint)
+			}
+		}
+		return nil
+	})
+}

@@ -104,7 +104,7 @@ func (a *archive) write() (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 
 	index, err := a.index(tmp)
 	if err != nil {

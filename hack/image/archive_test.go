@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -66,7 +67,7 @@ func unpack(t *testing.T, file string) string {
 	dir := t.TempDir()
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dir
 		}
 		must(t, err)
@@ -138,7 +139,7 @@ func headers(t *testing.T, l v1.Layer) map[string]*tar.Header {
 	found := map[string]*tar.Header{}
 	for r := tar.NewReader(rc); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return found
 		}
 		must(t, err)

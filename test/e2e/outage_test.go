@@ -97,9 +97,9 @@ func TestNodeLost(t *testing.T) {
 	stable := s.lines(pod)
 
 	cut := time.Now()
-	s.provider( "kill", nodes[1])
+	s.provider("kill", nodes[1])
 	t.Cleanup(func() {
-		s.provider( "start", nodes[1])
+		s.provider("start", nodes[1])
 		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
 		s.awaitReady(nodes[1])
 	})
@@ -126,11 +126,11 @@ func TestPartition(t *testing.T) {
 	s.claim("data", "256Mi")
 	s.deploy("logger", "data", running(logger))
 	s.awaitOn("logger", nodes[1], true)
-	s.provider( "cut", nodes[1])
+	s.provider("cut", nodes[1])
 	restored := false
 	t.Cleanup(func() {
 		if !restored {
-			s.provider( "restore", nodes[1])
+			s.provider("restore", nodes[1])
 		}
 		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
 		s.awaitReady(nodes[1])
@@ -144,7 +144,7 @@ func TestPartition(t *testing.T) {
 	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 	pod := s.awaitOn("logger", nodes[1], false)
 	before := s.lines(pod)
-	s.provider( "restore", nodes[1])
+	s.provider("restore", nodes[1])
 	restored = true
 	s.awaitReady(nodes[1])
 	await(t, func() error {

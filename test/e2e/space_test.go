@@ -139,7 +139,9 @@ func claimSpec(size string) corev1.PersistentVolumeClaimSpec {
 	}
 }
 
-func blockMode(c *corev1.PersistentVolumeClaimSpec) { c.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) }
+func blockMode(c *corev1.PersistentVolumeClaimSpec) {
+	c.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
+}
 
 func ofClass(name string) func(*corev1.PersistentVolumeClaimSpec) {
 	return func(c *corev1.PersistentVolumeClaimSpec) { c.StorageClassName = &name }
@@ -163,7 +165,9 @@ func (s *space) class(parameters map[string]string, change ...func(*storagev1.St
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.Cleanup(func() { _ = client.StorageV1().StorageClasses().Delete(context.Background(), sc.Name, metav1.DeleteOptions{}) })
+	s.Cleanup(func() {
+		_ = client.StorageV1().StorageClasses().Delete(context.Background(), sc.Name, metav1.DeleteOptions{})
+	})
 	return sc.Name
 }
 

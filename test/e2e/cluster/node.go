@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -136,31 +137,43 @@ func (n *Node) startContainerd(ctx context.Context) error {
 	})
 }
 
-// importImages imports the archives that the node has not imported yet: a
-// reboot keeps them.
+// importImages imports the cluster's own archives.
 func (n *Node) importImages(ctx context.Context) error {
 	archives, err := filepath.Glob(filepath.Join(n.cluster.images, "*.tar"))
 	if err != nil || len(archives) == 0 {
-		return fmt.Errorf("no image archives in %s: %w", n.cluster.images, err)
+		return errors.Join(fmt.Errorf("no image archives in %s", n.cluster.images), err)
 	}
+	return n.load(ctx, archives)
+}
+
+// Load imports archives of images into every node.
+func (c *Cluster) Load(ctx context.Context, archives ...string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range c.nodes {
+		g.Go(func() error { return n.load(ctx, archives) })
+	}
+	return g.Wait()
+}
+
+// load imports what the node has not imported yet: a reboot keeps it.
+func (n *Node) load(ctx context.Context, archives []string) error {
 	dir, err := n.cluster.lab.Provide(n.Machine, archives...)
 	if err != nil {
 		return err
 	}
 	for _, archive := range archives {
-		if err := n.importImage(ctx, path.Join(dir, filepath.Base(archive))); err != nil {
+		info, err := os.Stat(archive)
+		if err != nil {
+			return err
+		}
+		mark := fmt.Sprintf("/var/lib/containerd/imported-%s-%d", filepath.Base(archive), info.ModTime().UnixNano())
+		_, err = n.Shell(ctx, fmt.Sprintf("[ ! -e %[2]s ] || exit 0\nctr -n k8s.io images import %[1]s\ntouch %[2]s",
+			path.Join(dir, filepath.Base(archive)), mark))
+		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (n *Node) importImage(ctx context.Context, archive string) error {
-	_, err := n.Shell(ctx, fmt.Sprintf(`mark=/var/lib/containerd/imported-%[2]s
-[ -e "$mark" ] && exit 0
-ctr -n k8s.io images import %[1]s
-touch "$mark"`, archive, path.Base(archive)))
-	return err
 }
 
 func (n *Node) startKubelet(ctx context.Context) error {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,14 +114,32 @@ func (l *Lab) Binary(m *Machine, name string) (string, error) {
 // Provide puts files that lie on the machine, programs most likely, into the
 // directory that every machine of the lab sees, and returns its name on m.
 func (l *Lab) Provide(m *Machine, files ...string) (string, error) {
-	for _, path := range files {
-		dst := filepath.Join(l.root, "bin", filepath.Base(path))
-		if err := os.Link(path, dst); err == nil || errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err := copyFile(dst, path); err != nil { // another file system
+	for _, file := range files {
+		if err := l.provide(file); err != nil {
 			return "", err
 		}
 	}
 	return m.bin, nil
+}
+
+// provide makes a link, or a copy where the file lies on another file system,
+// in the place of what may be there under that name and in use.
+func (l *Lab) provide(file string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := filepath.Join(l.root, "bin", filepath.Base(file))
+	src, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if dst, err := os.Stat(at); err == nil && os.SameFile(src, dst) {
+		return nil
+	}
+	part := at + ".part"
+	if err := os.Link(file, part); err != nil {
+		if err := copyFile(part, file); err != nil {
+			return err
+		}
+	}
+	return os.Rename(part, at)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -149,6 +150,18 @@ func execute(_ context.Context, e *environment, args []string) error {
 		return err
 	}
 	return fmt.Errorf("%s: %w", program, unix.Exec(program, args, os.Environ()))
+}
+
+// load imports archives into every node.
+func load(_ context.Context, e *environment, args []string) error {
+	for i, file := range args {
+		var err error
+		if args[i], err = filepath.Abs(file); err != nil {
+			return err
+		}
+	}
+	_, _, err := ask(e, request{Operation: "load", Command: args})
+	return err
 }
 
 func node(_ context.Context, e *environment, args []string) error {

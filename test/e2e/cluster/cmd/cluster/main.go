@@ -2,6 +2,7 @@
 //
 //	cluster up [-nodes N]        make it, and return when its nodes are Ready
 //	cluster exec COMMAND...      run a command in its network, kubectl being its administrator's
+//	cluster load ARCHIVE...      import images into every node
 //	cluster node OPERATION NAME  kill (a power cut), start, cut (its network), restore; exec NAME COMMAND...
 //	cluster down                 end it; nothing is left
 //
@@ -48,6 +49,7 @@ var commands = map[string]func(context.Context, *environment, []string) error{
 	"up":    up,
 	"serve": serve,
 	"exec":  execute,
+	"load":  load,
 	"node":  node,
 	"down":  down,
 }
@@ -67,7 +69,7 @@ func main() {
 
 func run(ctx context.Context, e *environment, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("give one of up, exec, node, down")
+		return fmt.Errorf("give one of up, exec, load, node, down")
 	}
 	if e.nodes < 1 || e.nodes > 20 {
 		return fmt.Errorf("-nodes %d: give 1 to 20", e.nodes)

@@ -130,6 +130,9 @@ func answer(ctx context.Context, c *cluster.Cluster, conn net.Conn) {
 }
 
 func operate(ctx context.Context, c *cluster.Cluster, req request) (string, error) {
+	if req.Operation == "load" {
+		return "", c.Load(ctx, req.Command...)
+	}
 	n, err := c.Node(req.Node)
 	if err != nil {
 		return "", err

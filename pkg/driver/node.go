@@ -20,6 +20,8 @@ type diskAttacher interface {
 	Attach(context.Context, initiator.Login) (initiator.Disk, error)
 	Disk(initiator.Volume) (initiator.Disk, error)
 	Disks(target string) ([]initiator.Disk, error)
+	Attached(target string) (bool, error)
+	Targets(ctx context.Context, prefix string) ([]string, error)
 	Rescan(context.Context, initiator.Volume, int64) (initiator.Disk, error)
 	Fail(ctx context.Context, target string) (bool, error)
 	Detach(ctx context.Context, target string) error

@@ -54,7 +54,7 @@ func (n *Node) abandon(ctx context.Context, uuid string, st *stage, cause error)
 		return cause
 	}
 	n.wipeHalfMade(ctx, uuid, st)
-	if err := n.teardown(ctx, uuid, st, st.StagingPath); err != nil {
+	if err := n.teardown(ctx, uuid, st); err != nil {
 		return fmt.Errorf("%w: %w; %w", errLeftBehind, cause, err)
 	}
 	if st.Formatting {

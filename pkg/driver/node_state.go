@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
@@ -65,6 +66,15 @@ func (s *stage) target(path string) *publishedTarget {
 	return nil
 }
 
+// paths are where the stage may be mounted.
+func (s *stage) paths() []string {
+	paths := []string{s.StagingPath}
+	for _, t := range s.Targets {
+		paths = append(paths, t.Path)
+	}
+	return paths
+}
+
 func (s *stage) dropTarget(path string) {
 	s.Targets = slices.DeleteFunc(s.Targets, func(t publishedTarget) bool { return t.Path == path })
 }
@@ -84,6 +94,18 @@ func openStages(pluginDir string) (stages, error) {
 }
 
 func (s stages) path(uuid string) string { return filepath.Join(s.dir, uuid+".json") }
+
+// list returns the UUIDs of the volumes that have a stage file.
+func (s stages) list() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	var uuids []string
+	for _, e := range entries {
+		if uuid, ok := strings.CutSuffix(e.Name(), ".json"); ok && isCanonicalUUID(uuid) {
+			uuids = append(uuids, uuid)
+		}
+	}
+	return uuids, err
+}
 
 // load returns a volume's stage, or nil where there is none. A file that does
 // not parse, or is another volume's, is told as such by errBadStage: what it

@@ -10,6 +10,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )
 
@@ -54,11 +55,11 @@ func (n *Node) unstick(ctx context.Context, uuid string) error {
 }
 
 // teardown takes a volume off this node, in the order mounts, device, session,
-// record; st may be nil. It refuses while pods use the volume.
-func (n *Node) teardown(ctx context.Context, uuid string, st *stage, stagingPath string) error {
+// record. Its staging paths are the stage's, which may be nil, and those given.
+// It refuses while pods use the volume.
+func (n *Node) teardown(ctx context.Context, uuid string, st *stage, paths ...string) error {
 	target := volume.TargetName(uuid)
-	paths := []string{stagingPath}
-	if st != nil && st.StagingPath != stagingPath {
+	if st != nil && !slices.Contains(paths, st.StagingPath) {
 		paths = append(paths, st.StagingPath)
 	}
 	if err := n.unpublished(target, st, paths); err != nil {
@@ -164,10 +165,12 @@ func (n *Node) unused(ctx context.Context, target string) error {
 	if err != nil {
 		return err
 	}
+	return n.notHeld(ctx, slices.DeleteFunc(disks, func(d initiator.Disk) bool { return !d.Live }))
+}
+
+// notHeld returns ErrInUse when anybody holds one of the disks.
+func (n *Node) notHeld(ctx context.Context, disks []initiator.Disk) error {
 	for _, d := range disks {
-		if !d.Live {
-			continue
-		}
 		if err := n.mounts.Unused(ctx, d.Path); err != nil {
 			return fmt.Errorf("%w: %w", volume.ErrInUse, err)
 		}

@@ -36,6 +36,9 @@ type world struct {
 	usernames  []string // of all logins
 	record     bool
 	refuse     error // of Attach
+	hidden     int   // how many looks at the records fail
+	looks      int   // at them
+	heldBy     error // who holds the disk
 	// fail answers for a step in its place; nil: none.
 	fail func(step string) error
 
@@ -143,6 +146,20 @@ func (w fakeDisks) Disks(target string) ([]initiator.Disk, error) {
 	return []initiator.Disk{w.disk()}, nil
 }
 
+func (w fakeDisks) Attached(string) (bool, error) { return w.username != "", nil }
+
+func (w fakeDisks) Targets(_ context.Context, prefix string) ([]string, error) {
+	w.looks++
+	names := []string{prefix + "not-a-volume"}
+	if w.looks <= w.hidden {
+		return names, initiator.ErrHost
+	}
+	if w.username != "" || w.record {
+		names = append(names, prefix+testVolumeUUID)
+	}
+	return names, nil
+}
+
 func (w fakeDisks) Rescan(_ context.Context, v initiator.Volume, size int64) (initiator.Disk, error) {
 	d, err := w.Disk(v)
 	if err == nil && d.SizeBytes < size {
@@ -219,7 +236,7 @@ func (w fakeMounts) ReadProbe(context.Context, string) error {
 	return nil
 }
 
-func (w fakeMounts) Unused(context.Context, string) error { return nil }
+func (w fakeMounts) Unused(context.Context, string) error { return w.heldBy }
 
 func (w fakeMounts) Mount(_ context.Context, _, number, path, _ string, _ []string, readOnly bool) error {
 	return w.do("mount", func() error { w.mounts[path] = worldMount{number, readOnly, false}; return nil })

@@ -35,6 +35,15 @@ const maxAttribute = 64 << 10
 
 // sessions returns the sessions to a target, whoever made them.
 func (s sysfs) sessions(target string) ([]session, error) {
+	return s.sessionsIf(func(name string) bool { return name == target })
+}
+
+// allSessions returns the sessions of this machine, whoever made them.
+func (s sysfs) allSessions() ([]session, error) {
+	return s.sessionsIf(func(name string) bool { return name != "" })
+}
+
+func (s sysfs) sessionsIf(wanted func(target string) bool) ([]session, error) {
 	class := filepath.Join(s.root, "class/iscsi_session")
 	entries, err := os.ReadDir(class)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,10 +56,9 @@ func (s sysfs) sessions(target string) ([]session, error) {
 	for _, e := range entries {
 		dir := filepath.Join(class, e.Name())
 		// A session may end while we look: then it has no target any more.
-		if name, err := attribute(dir, "targetname"); err != nil || name != target {
-			continue
+		if name, err := attribute(dir, "targetname"); err == nil && wanted(name) {
+			found = append(found, readSession(dir, name))
 		}
-		found = append(found, readSession(dir, target))
 	}
 	return found, nil
 }

@@ -1,0 +1,153 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// reboot takes away what the kernel knew.
+func (r *nodeRig) reboot() {
+	r.w.username, r.w.lost, r.w.recovering = "", false, false
+	clear(r.w.mounts)
+	r.w.revive()
+	r.restart()
+}
+
+func (r *nodeRig) stageFile() string { return filepath.Join(r.dir, "volumes", testVolumeUUID+".json") }
+
+// The volume may be elsewhere by now: kubelet may never come back for it.
+func TestReconcileAfterAReboot(t *testing.T) {
+	for name, c := range map[string]func(*nodeRig){
+		"mounted":       func(*nodeRig) {},
+		"block":         func(r *nodeRig) { r.cap = nodeBlockCapability() },
+		"its file lost": func(*nodeRig) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newNodeRig(t)
+			c(r)
+			r.must(r.stageVolume())
+			r.must(r.publishVolume(testTarget))
+			r.w.data = "precious"
+			r.reboot()
+			if name == "its file lost" {
+				r.must(os.Remove(r.stageFile()))
+			}
+			r.Reconcile(t.Context())
+			r.gone()
+			r.must(r.stageVolume())
+			if r.w.data != "precious" {
+				t.Error("data lost")
+			}
+		})
+	}
+}
+
+// The plugin dies in any step of Stage, and kubelet does not come back.
+func TestReconcileAfterAStageThatDied(t *testing.T) {
+	everyPoint(t, 12, func(t *testing.T, r *nodeRig, dieAt int) bool {
+		died := r.dying(dieAt, r.stageVolume)
+		st, err := r.stages.load(testVolumeUUID)
+		r.must(err)
+		r.Reconcile(t.Context())
+		if st != nil && st.Staged {
+			r.live()
+			return died
+		}
+		r.gone()
+		if r.w.junk {
+			t.Error("half a file system is left")
+		}
+		return died
+	})
+}
+
+// The session went in the middle of mkfs: the next Stage must know.
+func TestReconcileKeepsWhatAFormatLeft(t *testing.T) {
+	r := newNodeRig(t)
+	for r.w.dieAt = 1; !r.w.junk; r.w.dieAt++ {
+		r.w.point = 0
+		_ = r.stageVolume()
+	}
+	r.reboot()
+	r.Reconcile(t.Context())
+	if r.w.record {
+		t.Error("the record stays")
+	}
+	r.must(r.stageVolume())
+	r.live()
+}
+
+// What somebody uses, or will come back for, stays as it is.
+func TestReconcileLeavesAlone(t *testing.T) {
+	for name, spoil := range map[string]func(*nodeRig){
+		"staged":             func(*nodeRig) {},
+		"published":          func(r *nodeRig) { r.must(r.publishVolume(testTarget)) },
+		"lost":               func(r *nodeRig) { r.w.lost = true },
+		"recovering":         func(r *nodeRig) { r.w.recovering = true },
+		"file lost, mounted": func(r *nodeRig) { r.must(os.Remove(r.stageFile())) },
+		"file lost, held elsewhere": func(r *nodeRig) {
+			r.must(os.Remove(r.stageFile()))
+			delete(r.w.mounts, testStaging)
+			r.w.heldBy, r.w.lost = errors.New("somebody"), true
+		},
+		"file damaged": func(r *nodeRig) {
+			r.must(os.WriteFile(r.stageFile(), []byte("{"), 0o600))
+			delete(r.w.mounts, testStaging)
+		},
+		"session gone, still mounted": func(r *nodeRig) { r.w.username = "" },
+		"session gone, pod has it": func(r *nodeRig) {
+			r.must(r.publishVolume(testTarget))
+			r.w.username = ""
+			delete(r.w.mounts, testStaging)
+		},
+		"a call is at work": func(r *nodeRig) {
+			r.reboot()
+			_, release, err := r.locks.acquire(r.t.Context(), testVolumeUUID)
+			r.must(err)
+			r.t.Cleanup(release)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newNodeRig(t)
+			r.must(r.stageVolume())
+			spoil(r)
+			mounts, username := len(r.w.mounts), r.w.username
+			r.w.steps = nil
+			r.Reconcile(t.Context())
+			if r.w.steps != nil || len(r.w.mounts) != mounts || r.w.username != username || !r.w.record {
+				t.Errorf("did %q", r.w.steps)
+			}
+		})
+	}
+}
+
+// At boot the plugin may run before iscsid does.
+func TestReconcileTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newNodeRig(t)
+		r.w.record, r.w.hidden = true, 2
+		start := time.Now()
+		r.Reconcile(t.Context())
+		r.gone()
+		if took := time.Since(start); took != 2*reconcileInterval {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestReconcileEndsWithItsContext(t *testing.T) {
+	r := newNodeRig(t)
+	r.w.record, r.w.hidden = true, 1<<20
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.Reconcile(ctx)
+	if slices.Contains(r.w.steps, "logout") {
+		t.Errorf("did %q", r.w.steps)
+	}
+}

@@ -63,6 +63,7 @@ func serveNode(ctx context.Context, o driver.NodeOptions, node *driver.Node) err
 	}
 	defer listener.Close()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { node.Reconcile(ctx); return nil })
 	g.Go(func() error {
 		return driver.ServeOn(ctx, listener, func(s *grpc.Server) {
 			csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), node.Ready))

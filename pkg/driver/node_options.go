@@ -40,6 +40,9 @@ type NodeOptions struct {
 	// RegistrationDir is where kubelet looks for plugins to register; empty
 	// registers with nobody.
 	RegistrationDir string
+	// HTTPAddress is the "host:port" of metrics and probes; empty serves
+	// none.
+	HTTPAddress string
 }
 
 // DefaultNodeOptions are the options of a node that is given no flag.
@@ -60,6 +63,7 @@ func (o *NodeOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.ReplacementTimeout, "replacement-timeout", o.ReplacementTimeout, "how long I/O waits for a lost target that has one path")
 	fs.DurationVar(&o.DetachGrace, "detach-grace", o.DetachGrace, "how long an unmount waits for a lost target to take unwritten data before giving that up")
 	fs.StringVar(&o.RegistrationDir, "registration-dir", o.RegistrationDir, "directory in which kubelet looks for plugins, <kubelet-root>/plugins_registry (default: this plugin is not registered)")
+	addHTTPFlag(fs, &o.HTTPAddress)
 }
 
 // Validate fills in what depends on the machine and refuses what cannot work;
@@ -79,6 +83,9 @@ func (o *NodeOptions) Validate() error {
 	}
 	if o.RegistrationDir != "" && !filepath.IsAbs(o.RegistrationDir) {
 		return fmt.Errorf("--registration-dir %q: give an absolute path", o.RegistrationDir)
+	}
+	if err := checkHTTPAddress(o.HTTPAddress); err != nil {
+		return err
 	}
 	if o.NodeName == "" {
 		name, err := os.Hostname()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/spf13/pflag"
@@ -27,6 +28,12 @@ type ControllerOptions struct {
 	// OverProvisioningRatio is how many times its size the pool may
 	// promise.
 	OverProvisioningRatio float64
+	// HTTPAddress is the "host:port" of metrics and probes; empty serves
+	// none.
+	HTTPAddress string
+	// AllowFrom are the addresses, as prefixes or single ones, that the
+	// portal takes connections from; empty is everybody.
+	AllowFrom []string
 }
 
 // DefaultControllerOptions are the options of a controller without flags.
@@ -52,6 +59,14 @@ func (o *ControllerOptions) AddFlags(flags *pflag.FlagSet) {
 		"ip[:port] that nodes log in on; repeat for several paths (default: the listen address, or this machine's first address)")
 	flags.Float64Var(&o.OverProvisioningRatio, "over-provisioning-ratio", o.OverProvisioningRatio,
 		"how many times its size the pool may promise to volumes; above 1 volumes can meet a full disk")
+	addHTTPFlag(flags, &o.HTTPAddress)
+	flags.StringSliceVar(&o.AllowFrom, "allow-from", o.AllowFrom,
+		"address or CIDR that may connect to the iSCSI target; repeat for several (default: everybody)")
+}
+
+func addHTTPFlag(flags *pflag.FlagSet, address *string) {
+	flags.StringVar(address, "http-address", *address,
+		"host:port to serve /metrics, /healthz and /readyz on (default: none)")
 }
 
 // Validate says what is wrong with the options, and by which flag to mend it.
@@ -73,8 +88,33 @@ func (o *ControllerOptions) Validate() error {
 			return fmt.Errorf("--portal: %w", err)
 		}
 	}
+	if _, err := ParsePrefixes(o.AllowFrom); err != nil {
+		return fmt.Errorf("--allow-from: %w", err)
+	}
+	if err := checkHTTPAddress(o.HTTPAddress); err != nil {
+		return err
+	}
 	if r := o.OverProvisioningRatio; math.IsNaN(r) || r <= 0 || r > maxOverProvisioning {
 		return fmt.Errorf("--over-provisioning-ratio %v is not above 0 and at most %d", r, maxOverProvisioning)
 	}
 	return nil
+}
+
+// ParsePrefixes reads prefixes such as 192.0.2.0/24, or single addresses.
+func ParsePrefixes(texts []string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is no address and no prefix such as 192.0.2.0/24 or 2001:db8::/32", text)
+		}
+		if prefix != prefix.Masked() {
+			return nil, fmt.Errorf("%q has bits beyond its prefix: give %s, or the address alone", text, prefix.Masked())
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/file"
 	"github.com/csi-ietd/csi-ietd/pkg/driver"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/metrics"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 )
@@ -51,36 +52,68 @@ func newControllerCommand() *cobra.Command {
 // runController serves until ctx ends. The order matters: the portal accepts
 // nobody before every volume is exported, since an initiator that is told that
 // its target does not exist gives its session up; and CSI is served last.
-func runController(ctx context.Context, o driver.ControllerOptions) (err error) {
+func runController(ctx context.Context, o driver.ControllerOptions) error {
 	log := klog.FromContext(ctx)
 	guardWriteback(log)
-
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.ListenAddress)
+	portal, err := new(net.ListenConfig).Listen(ctx, "tcp", o.ListenAddress)
 	if err != nil {
 		return fmt.Errorf("portal: %w", err)
 	}
-	defer listener.Close()
-	portals, guessed, err := driver.AdvertisedPortals(o.Portals, listener.Addr(), net.InterfaceAddrs)
+	defer portal.Close()
+	portals, guessed, err := driver.AdvertisedPortals(o.Portals, portal.Addr(), net.InterfaceAddrs)
 	if err != nil {
 		return err
 	}
 	if guessed {
 		log.Info("No --portal given: nodes are told this machine's first address", "portal", portals[0])
 	}
+	server, err := newTarget(o, portals, slogger(log))
+	if err != nil {
+		return err
+	}
+	w, err := newWeb(o.HTTPAddress, o.Endpoint)
+	if err != nil {
+		return err
+	}
+	w.pages["/debug/sessions"] = metrics.SessionsHandler(server)
+	return w.during(ctx, func(ctx context.Context) error {
+		return serveVolumes(ctx, o, w, &storage{portal, portals, server})
+	})
+}
 
+// storage is the target and where it is to be found.
+type storage struct {
+	portal  net.Listener
+	portals []string
+	server  *iscsitarget.Server
+}
+
+// ready is what Probe says: by the time that CSI is served the pool is open.
+func (s *storage) ready(context.Context) (bool, error) { return s.server.Stats().Listeners > 0, nil }
+
+func newTarget(o driver.ControllerOptions, portals []string, log *slog.Logger) (*iscsitarget.Server, error) {
+	bootID, err := readBootID()
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := driver.ParsePrefixes(o.AllowFrom)
+	if err != nil {
+		return nil, err
+	}
+	return iscsitarget.NewServer(iscsitarget.Options{Logger: log, Portals: portals, BootID: bootID, AllowFrom: allowed}), nil
+}
+
+// serveVolumes opens the pool, exports what is in it and serves it.
+func serveVolumes(ctx context.Context, o driver.ControllerOptions, w *web, s *storage) (err error) {
+	log := klog.FromContext(ctx)
 	pool, err := file.Open(o.PoolDir, file.Options{Logger: slogger(log)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
-	bootID, err := readBootID()
-	if err != nil {
-		return err
-	}
-	server := iscsitarget.NewServer(iscsitarget.Options{Logger: slogger(log), Portals: portals, BootID: bootID})
 	volumes, err := volume.Open(ctx, volume.Config{
 		Pool:                  pool,
-		Exporter:              volume.NewExporter(server),
+		Exporter:              volume.NewExporter(s.server),
 		OverProvisioningRatio: o.OverProvisioningRatio,
 		Logger:                log,
 	})
@@ -88,30 +121,36 @@ func runController(ctx context.Context, o driver.ControllerOptions) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, closeVolumes(volumes)) }()
-
+	w.registry.MustRegister(metrics.NewController(volumes, s.server))
 	all, err := volumes.List(ctx)
 	if err != nil {
 		return err
 	}
+	listener, err := driver.Listen(ctx, o.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
 	log.Info("Serving", "version", driver.Version(), "pool", o.PoolDir, "poolID", pool.ID(), "volumes", len(all),
-		"portals", strings.Join(portals, ","), "endpoint", o.Endpoint)
-	return serveController(ctx, o.Endpoint, listener, server, driver.NewController(volume.Idempotent(volumes), portals))
+		"portals", strings.Join(s.portals, ","), "endpoint", o.Endpoint, "http", o.HTTPAddress)
+	return serveController(ctx, w, s, listener, driver.NewController(volume.Idempotent(volumes), s.portals))
 }
 
 // serveController serves the portal and CSI, until ctx ends or one of them
 // fails. CSI ends first, so that calls in flight still have a target.
-func serveController(ctx context.Context, endpoint string, portal net.Listener, server *iscsitarget.Server, controller *driver.Controller) error {
+func serveController(ctx context.Context, w *web, s *storage, listener net.Listener, controller *driver.Controller) error {
 	portalCtx, stopPortal := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPortal()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Serve(portalCtx, portal) })
+	g.Go(func() error { return s.server.Serve(portalCtx, s.portal) })
 	g.Go(func() error {
 		defer stopPortal()
-		return driver.Serve(ctx, endpoint, func(s *grpc.Server) {
-			csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), nil))
-			csi.RegisterControllerServer(s, controller)
-		})
+		return driver.ServeOn(ctx, listener, func(r *grpc.Server) {
+			csi.RegisterIdentityServer(r, driver.NewIdentity(driver.Version(), s.ready))
+			csi.RegisterControllerServer(r, controller)
+		}, w.counted())
 	})
+	w.health.Serving()
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

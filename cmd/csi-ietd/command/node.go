@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/metrics"
 )
 
 func newNodeCommand() *cobra.Command {
@@ -51,12 +52,17 @@ func runNode(ctx context.Context, o driver.NodeOptions) error {
 	if _, err := node.Ready(ctx); err != nil {
 		log.Error(err, "This node cannot stage volumes yet")
 	}
-	return serveNode(ctx, o, node)
+	w, err := newWeb(o.HTTPAddress, o.Endpoint)
+	if err != nil {
+		return err
+	}
+	w.registry.MustRegister(metrics.NewNode(node.Figures()))
+	return w.during(ctx, func(ctx context.Context) error { return serveNode(ctx, o, w, node) })
 }
 
 // serveNode serves CSI and registers it. The order matters: kubelet calls the
 // CSI socket as soon as it sees the registration's, so that one is made last.
-func serveNode(ctx context.Context, o driver.NodeOptions, node *driver.Node) error {
+func serveNode(ctx context.Context, o driver.NodeOptions, w *web, node *driver.Node) error {
 	listener, err := driver.Listen(ctx, o.Endpoint)
 	if err != nil {
 		return err
@@ -68,10 +74,11 @@ func serveNode(ctx context.Context, o driver.NodeOptions, node *driver.Node) err
 		return driver.ServeOn(ctx, listener, func(s *grpc.Server) {
 			csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), node.Ready))
 			csi.RegisterNodeServer(s, node)
-		})
+		}, w.counted())
 	})
+	w.health.Serving()
 	klog.FromContext(ctx).Info("Serving CSI node", "version", driver.Version(), "endpoint", o.Endpoint, "node", o.NodeName,
-		"nodeID", node.ID().String(), "state", o.PluginDir, "registration", o.RegistrationDir)
+		"nodeID", node.ID().String(), "state", o.PluginDir, "registration", o.RegistrationDir, "http", o.HTTPAddress)
 	if o.RegistrationDir != "" {
 		g.Go(func() error { return register(ctx, o) })
 	}

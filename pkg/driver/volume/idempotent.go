@@ -51,10 +51,6 @@ func (o CreateOptions) fits(v Volume) error {
 	return nil
 }
 
-// OrchestratorPrefix begins the parameters that Kubernetes adds on its own;
-// they say whom a volume is for, not what it is.
-const OrchestratorPrefix = "csi.storage.k8s.io/"
-
 func ownParameters(all map[string]string) map[string]string {
 	own := maps.Clone(all)
 	maps.DeleteFunc(own, func(k, _ string) bool { return strings.HasPrefix(k, OrchestratorPrefix) })

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -309,7 +310,10 @@ func (r *contextReader) portals(key string) []string {
 			r.fail(key, "must be ip:port")
 			return nil
 		}
-		out = append(out, n)
+		// Two logins at one portal would be two sessions.
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
 	}
 	return out
 }

@@ -66,7 +66,7 @@ func TestOpenPublishContextNormalisesPortals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m[pcPortals] = "[::ffff:192.0.2.7]:3260,[2001:DB8:0:0::0007]:3260"
+	m[pcPortals] = "[::ffff:192.0.2.7]:3260,[2001:DB8:0:0::0007]:3260,192.0.2.7:3260"
 	got, err := OpenPublishContext(m, id)
 	if err != nil {
 		t.Fatal(err)

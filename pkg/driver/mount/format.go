@@ -193,11 +193,11 @@ func (m *Mounter) Check(ctx context.Context, device, fsType string) error {
 	switch {
 	case err == nil:
 		return nil
-	case exited && (code == 1 || code == 2):
+	case exited && code&^3 == 0: // a bit each: repaired, and were it mounted, reboot
 		m.log.Warn("fsck repaired a file system", "device", device, "type", fsType)
 		return nil
 	case exited && code == 4:
-		return fmt.Errorf("%w: run %s by hand on %s: %w", ErrDamaged, fsck[0], device, err)
+		return fmt.Errorf("%w: attach the volume as a raw block device and run %s on it by hand: %w", ErrDamaged, fsck[0], err)
 	}
 	return fmt.Errorf("check %s: %w", device, explain(err))
 }

@@ -166,7 +166,7 @@ func TestFormatProvesIt(t *testing.T) {
 }
 
 func TestCheckExitCodes(t *testing.T) {
-	for code, want := range map[int]error{0: nil, 1: nil, 2: nil, 4: ErrDamaged, 6: nil, 8: nil, 12: nil} {
+	for code, want := range map[int]error{0: nil, 1: nil, 2: nil, 3: nil, 4: ErrDamaged, 6: nil, 8: nil, 12: nil} {
 		run := &fakeRunner{answer: func([]string) (string, error) {
 			if code == 0 {
 				return "", nil
@@ -211,6 +211,7 @@ func TestCheckFlags(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "ro", "rw", "bind", "remount", "loop=/dev/loop0", "rshared", "journal_path=/dev/sdb", "noload",
+		"journal_dev=0x801", "logdev=/dev/sdb", "rtdev=/dev/sdb", "X-mount.subdir=a", "X-mount.mkdir",
 		"a,b", "noatime,suid", "a b", "-o", "x\ny", `context="x"`, strings.Repeat("a", 257), "\x00",
 	} {
 		if err := CheckFlags([]string{"noatime", bad}); !errors.Is(err, ErrUnsupported) {

@@ -22,7 +22,7 @@ func splitOptions(options string) []string { return strings.Split(options, ",") 
 // Mount mounts a device's file system at a directory, which it makes, and
 // proves it. number is the device's "major:minor".
 func (m *Mounter) Mount(ctx context.Context, device, number, path, fsType string, flags []string, readOnly bool) error {
-	if err := os.MkdirAll(path, 0o750); err != nil {
+	if err := makeDir(path); err != nil {
 		return err
 	}
 	options := slices.Concat(filesystems[fsType].options, flags)
@@ -61,7 +61,7 @@ func (m *Mounter) Verify(path, number string, readOnly bool) error {
 // Bind shows a mounted directory at another path, which it makes, and proves
 // it.
 func (m *Mounter) Bind(ctx context.Context, source, number, path string, flags []string, readOnly bool) error {
-	if err := os.MkdirAll(path, 0o750); err != nil {
+	if err := makeDir(path); err != nil {
 		return err
 	}
 	if err := m.bind(ctx, source, path, flags, readOnly); err != nil {
@@ -130,6 +130,19 @@ func (m *Mounter) VerifyDevice(path, number string) error {
 		return fmt.Errorf("%w: %s does not show device %s", ErrWrongMount, path, number)
 	}
 	return nil
+}
+
+// makeDir makes a mount point. A symbolic link is none: the mount would lie
+// where it leads, and would not be found again by its path.
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%w: %s is a symbolic link", ErrUnsupported, path)
+	}
+	return err
 }
 
 func makeFile(path string) error {

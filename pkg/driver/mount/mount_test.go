@@ -250,6 +250,22 @@ func TestBindDeviceRefusesALink(t *testing.T) {
 	}
 }
 
+func TestMountRefusesALink(t *testing.T) {
+	_, m, run := newFakeTable(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"mount": m.Mount(t.Context(), "/dev/sda", "8:0", link, "ext4", nil, false),
+		"bind":  m.Bind(t.Context(), "/staging", "8:0", link, nil, false),
+	} {
+		if !errors.Is(err, ErrUnsupported) || run.calls != nil {
+			t.Errorf("%s: %v after %q", name, err, run.calls)
+		}
+	}
+}
+
 func TestStatsOf(t *testing.T) {
 	got := statsOf(unix.Statfs_t{Bsize: 4096, Blocks: 100, Bfree: 60, Bavail: 50, Files: 20, Ffree: 15})
 	want := Stats{409600, 163840, 204800, 20, 5, 15}

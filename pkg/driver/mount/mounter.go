@@ -106,11 +106,13 @@ func CheckTools() error {
 var (
 	flagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]*$`)
 	// refusedFlags change what is mounted, where, or how far it is seen:
-	// that is the driver's to decide.
+	// that is the driver's to decide. Those that name another device of the
+	// node are among them, and so are the X-mount.* of mount(8).
 	refusedFlags = []string{
-		"bind", "rbind", "move", "remount", "loop", "offset", "sizelimit", "encryption", "journal_path",
+		"bind", "rbind", "move", "remount", "loop", "offset", "sizelimit", "encryption",
+		"journal_path", "journal_dev", "logdev", "rtdev",
 		"shared", "rshared", "private", "rprivate", "slave", "rslave", "unbindable", "runbindable",
-		"ro", "rw", "user", "users", "owner", "group", "noload", "norecovery", "X-mount.mkdir",
+		"ro", "rw", "user", "users", "owner", "group", "noload", "norecovery",
 	}
 )
 
@@ -122,7 +124,7 @@ func CheckFlags(flags []string) error {
 		if len(flag) > 256 || !flagPattern.MatchString(flag) {
 			return fmt.Errorf("%w: malformed mount option", ErrUnsupported)
 		}
-		if slices.Contains(refusedFlags, name) {
+		if slices.Contains(refusedFlags, name) || strings.HasPrefix(name, "X-mount.") {
 			return fmt.Errorf("%w: mount option %s", ErrUnsupported, name)
 		}
 	}

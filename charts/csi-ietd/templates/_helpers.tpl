@@ -78,12 +78,6 @@ capabilities:
 {{- printf "%s_PORTAL_SERVICE_HOST" (include "csi-ietd.fullname" . | upper | replace "-" "_") -}}
 {{- end -}}
 
-{{- define "csi-ietd.args" -}}
-{{- range . }}
-- {{ . | quote }}
-{{- end }}
-{{- end -}}
-
 {{/* Probes of the http port; .local: it listens on the host's loopback alone. */}}
 {{- define "csi-ietd.probes" -}}
 {{- $port := ternary "port: http, host: 127.0.0.1" "port: http" .local -}}

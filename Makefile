@@ -31,6 +31,9 @@ conformance: deps
 kernel: deps
 	go test -count=1 -timeout 40m -v ./test/e2e/kernel
 
+e2e: deps ## the suite on a Kubernetes cluster in the lab (root; builds Kubernetes the first time)
+	test/e2e/run
+
 # The cluster's own process is bin/cluster/cluster serve; see test/e2e/README.md.
 cluster-up: deps ## a Kubernetes cluster in the lab, with a shell to use it (root; builds Kubernetes the first time)
 	@CGO_ENABLED=0 go build -o bin/cluster/cluster ./test/e2e/cluster/cmd/cluster

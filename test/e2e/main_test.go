@@ -97,7 +97,8 @@ func connect(ctx context.Context) error {
 func chartValues() []string {
 	values := []string{"--set", "storage.nodeName=" + storageNode}
 	if *imageTag != "" {
-		values = append(values, "--set", "image.tag="+*imageTag, "--set", "image.pullPolicy=Never")
+		values = append(values, "--set", "images.controller.tag="+*imageTag, "--set", "images.node.tag="+*imageTag,
+			"--set", "imagePullPolicy=Never")
 	}
 	return values
 }

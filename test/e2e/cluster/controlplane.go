@@ -112,7 +112,7 @@ func (c *Cluster) run(ctx context.Context, name, health, program string, flags .
 			ended(fmt.Errorf("it ended: %v", exit))
 		}
 	}()
-	if err := poll(ctx, func(ctx context.Context) error { return get(ctx, health) }); err != nil {
+	if err := poll(ctx, 100*time.Millisecond, func(ctx context.Context) error { return get(ctx, health) }); err != nil {
 		return fmt.Errorf("%s: %w (its log is %s)", name, err, log)
 	}
 	return nil
@@ -141,10 +141,10 @@ func get(ctx context.Context, url string) error {
 	return nil
 }
 
-// poll tries until there is no error; then, the error is the cause of ctx's
-// end with the last try's.
-func poll(ctx context.Context, try func(context.Context) error) error {
-	tick := time.NewTicker(100 * time.Millisecond)
+// poll tries until there is no error, or returns the last one and why ctx
+// ended.
+func poll(ctx context.Context, every time.Duration, try func(context.Context) error) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		err := try(ctx)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,6 +38,25 @@ type Node struct {
 	*lab.Guest
 	cluster *Cluster
 	index   int
+	// isolated: kubelet and its pods live in a network namespace of their own,
+	// as in a kind node. iscsid does not.
+	isolated bool
+}
+
+// Address is the node's in the cluster.
+func (n *Node) Address() string {
+	if n.isolated {
+		return fmt.Sprintf("10.77.0.%d", 100+n.index)
+	}
+	return n.Storage
+}
+
+// inNet is a command in kubelet's network namespace.
+func (n *Node) inNet(args ...string) []string {
+	if n.isolated {
+		return append([]string{"nsenter", "--net=/run/netns/kubelet"}, args...)
+	}
+	return args
 }
 
 func nodeName(index int) string             { return fmt.Sprintf("node-%d", index) }
@@ -60,10 +80,11 @@ func (c *Cluster) bootNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	starts, ctx := errgroup.WithContext(ctx)
 	for i, guest := range guests {
-		n := &Node{Guest: guest, cluster: c, index: i + 1}
-		c.nodes = append(c.nodes, n)
+		c.nodes = append(c.nodes, &Node{Guest: guest, cluster: c, index: i + 1, isolated: i >= 2})
+	}
+	starts, ctx := errgroup.WithContext(ctx)
+	for _, n := range c.nodes {
 		starts.Go(func() error { return n.start(ctx) })
 	}
 	return starts.Wait()
@@ -98,14 +119,19 @@ func (n *Node) start(ctx context.Context) error {
 }
 
 func (n *Node) prepare(ctx context.Context) error {
-	var script strings.Builder
-	fmt.Fprintf(&script, "GATEWAY=%s PODS=%s\n%s", apiServerIP, podNetOf(n.index), nodeUp)
-	for other := 1; other <= n.cluster.size; other++ {
-		if other != n.index {
-			fmt.Fprintf(&script, "ip route replace %s via 10.77.0.%d\n", podNetOf(other), 10+other)
+	var routes []string
+	for _, other := range n.cluster.nodes {
+		if other != n {
+			routes = append(routes, podNetOf(other.index)+"="+other.Address())
 		}
 	}
-	if _, err := n.Shell(ctx, script.String()); err != nil {
+	isolated := ""
+	if n.isolated {
+		isolated = n.Storage
+	}
+	_, err := n.Shell(ctx, fmt.Sprintf("GATEWAY=%s PODS=%s ADDRESS=%s ISOLATED=%s ROUTES='%s' enter=\n%s",
+		apiServerIP, podNetOf(n.index), n.Address(), isolated, strings.Join(routes, " "), nodeUp))
+	if err != nil {
 		return err
 	}
 	for file, from := range map[string]string{
@@ -125,13 +151,14 @@ func (n *Node) prepare(ctx context.Context) error {
 }
 
 func (n *Node) startContainerd(ctx context.Context) error {
-	_, err := n.Start(ctx, agent.Command{Args: []string{"containerd", "-c", "/etc/containerd/lab.toml"}, Log: n.guestLog("containerd")})
+	_, err := n.Start(ctx, agent.Command{Args: n.inNet("containerd", "-c", "/etc/containerd/lab.toml"), Log: n.guestLog("containerd")})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer after %v", startTimeout))
 	defer cancel()
-	return poll(ctx, func(ctx context.Context) error {
+	// A program's start costs a guest 60 ms.
+	return poll(ctx, time.Second, func(ctx context.Context) error {
 		_, err := n.Output(ctx, "ctr", "version")
 		return err
 	})
@@ -183,43 +210,38 @@ func (n *Node) startKubelet(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kubelet"), Args: []string{bin + "/kubelet",
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kubelet"), Args: n.inNet(bin+"/kubelet",
 			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.conf",
-			"--hostname-override=" + n.Name, "--node-ip=" + n.Storage, "--v=2"}})
+			"--hostname-override="+n.Name, "--node-ip="+n.Address(), "--v=2")})
 		return err
 	})
 	g.Go(func() error {
-		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kube-proxy"), Args: []string{bin + "/kube-proxy",
-			"--kubeconfig=/etc/kubernetes/proxy.conf", "--proxy-mode=iptables", "--hostname-override=" + n.Name,
-			"--cluster-cidr=" + podNet, "--conntrack-max-per-core=0", "--metrics-bind-address=127.0.0.1:10249", "--v=2"}})
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kube-proxy"), Args: n.inNet(bin+"/kube-proxy",
+			"--kubeconfig=/etc/kubernetes/proxy.conf", "--proxy-mode=iptables", "--hostname-override="+n.Name,
+			"--cluster-cidr="+podNet, "--conntrack-max-per-core=0", "--metrics-bind-address=127.0.0.1:10249", "--v=2")})
 		return err
 	})
 	return g.Wait()
 }
 
-// ready tells whether the API server knows the node as Ready in its present
-// boot: one that was cut off stays Ready there for most of a minute.
-func (n *Node) ready(ctx context.Context) error {
+// AwaitReady returns when the API server knows the node as Ready in its
+// present boot: one that was cut off stays Ready there for most of a minute.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not Ready after %v", startTimeout))
+	defer cancel()
 	boot, err := n.Output(ctx, "cat", "/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
 	}
-	status, err := n.cluster.Kubectl(ctx, "get", "node", n.Name, "-o",
-		`jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.bootID}`)
-	if err != nil {
+	err = poll(ctx, time.Second, func(ctx context.Context) error {
+		status, err := n.cluster.Kubectl(ctx, "get", "node", n.Name, "-o",
+			`jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.bootID}`)
+		if err == nil && status != "True "+boot {
+			err = fmt.Errorf("node %s: Ready and boot are %q", n.Name, status)
+		}
 		return err
-	}
-	if status != "True "+boot {
-		return fmt.Errorf("node %s: Ready and boot are %q", n.Name, status)
-	}
-	return nil
-}
-
-// AwaitReady returns when the node is Ready.
-func (n *Node) AwaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not Ready after %v", startTimeout))
-	defer cancel()
-	if err := poll(ctx, n.ready); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("%w (kubelet's log is kubelet.log of %s)", err, n.Name)
 	}
 	return nil

@@ -174,6 +174,9 @@ func testNodePowerCut(t *testing.T, c *cluster) {
 	if dead.ID != id {
 		t.Errorf("node_id was %s, is %s after a power cut", id, dead.ID)
 	}
+	// The volume is elsewhere: the plugin takes the record away by itself.
+	waitFor(t, dead.Guest.Machine, time.Minute, "the record of the lost staging to go", "! ls /etc/iscsi/nodes | grep -q .")
+	checkClean(t, dead)
 	// kubelet finds its directories and cleans up.
 	must(t, v.Unmount(t.Context(), dead, podA))
 	must(t, v.Unstage(t.Context(), dead))

@@ -1,10 +1,28 @@
 # Makes a guest fit to be a node. Variables come before.
-ip route replace default via "$GATEWAY"
-sysctl -qw net.ipv4.ip_forward=1
 modprobe -a br_netfilter veth bridge nf_conntrack xt_conntrack xt_comment xt_mark xt_addrtype xt_nat \
   xt_MASQUERADE xt_statistic xt_multiport xt_tcpudp xt_recent ipt_REJECT nf_reject_ipv4 \
   iptable_nat iptable_filter iptable_mangle nfnetlink nf_conntrack_netlink
-sysctl -qw net.bridge.bridge-nf-call-iptables=1
+if [ -n "$ISOLATED" ]; then
+  # As in a kind node: kubelet and all it starts have a network namespace of
+  # their own, and the machine's own has iscsid.
+  ip netns add kubelet
+  ip link add br0 type bridge
+  ip addr flush dev vec0
+  ip link set vec0 master br0
+  ip addr add "$ISOLATED/24" dev br0
+  ip link add kubelet type veth peer name eth0 netns kubelet
+  ip link set kubelet master br0 up
+  ip link set br0 up
+  ip -n kubelet link set lo up
+  ip -n kubelet addr add "$ADDRESS/24" dev eth0
+  ip -n kubelet link set eth0 up
+  enter='nsenter --net=/run/netns/kubelet'
+fi
+$enter ip route replace default via "$GATEWAY"
+for route in $ROUTES; do
+  $enter ip route replace "${route%=*}" via "${route#*=}"
+done
+$enter sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
 # This kernel has no nft nat: kube-proxy, kubelet and the CNI plugins need the
 # legacy iptables.
 for tool in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do

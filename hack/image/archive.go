@@ -72,11 +72,8 @@ func parseArchive(args []string) (*archive, error) {
 	})
 	f.Func("label", "`NAME=VALUE` among its labels; may be given again", a.addLabel)
 	f.StringVar(&a.out, "o", "", "the archive to write")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	return a, a.validate()
 }

@@ -2,13 +2,31 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
+
+// parse parses a subcommand's arguments; there are only flags. A mistake is
+// one line; -h shows them all.
+func parse(f *flag.FlagSet, args []string) error {
+	f.SetOutput(io.Discard)
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(os.Stderr)
+		f.Usage()
+	}
+	if err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	return err
+}
 
 // defaultPlatform is meant where -file names none.
 const defaultPlatform = "linux/amd64"

@@ -93,28 +93,32 @@ func connect(ctx context.Context) error {
 	return nil
 }
 
-// chartValues are what the suite installs with.
-func chartValues() []string {
-	values := []string{"--set", "storage.nodeName=" + storageNode}
-	if *imageTag != "" {
-		values = append(values, "--set", "images.controller.tag="+*imageTag, "--set", "images.node.tag="+*imageTag,
-			"--set", "imagePullPolicy=Never")
+// imageValues have the chart take the images under test.
+func imageValues() []string {
+	if *imageTag == "" {
+		return nil
 	}
-	return values
+	return []string{"--set", "images.controller.tag=" + *imageTag, "--set", "images.node.tag=" + *imageTag,
+		"--set", "imagePullPolicy=Never"}
 }
 
+// install installs as docs/install.md says.
 func install(ctx context.Context) error {
-	began := time.Now()
-	verb := []string{"install"}
 	if *keep {
-		verb = []string{"upgrade", "--install"}
+		if _, err := helm(ctx, "status", release, "--namespace", system); err == nil {
+			return nil
+		}
 	}
-	args := slices.Concat(verb, []string{release, filepath.Join(root, "charts/csi-ietd"),
-		"--namespace", system, "--create-namespace", "--wait", "--timeout", "5m"}, chartValues())
-	out, err := helm(ctx, args...)
+	began := time.Now()
+	script, err := labelled("install.md", "install")
+	if err != nil {
+		return err
+	}
+	out, err := runDocumented(ctx, script, "NODE="+storageNode)
 	if err != nil {
 		pods, _ := kubectl(ctx, "", "-n", system, "describe", "pods")
-		return fmt.Errorf("%w\n%s", err, pods)
+		logs, _ := kubectl(ctx, "", "-n", system, "logs", "--all-containers", "--prefix", "--tail=20", "-l", "app.kubernetes.io/name=csi-ietd")
+		return fmt.Errorf("%w\n%s\n%s", err, pods, logs)
 	}
 	fmt.Printf("%s\ninstalled in %.1f s\n", out, time.Since(began).Seconds())
 	return nil

@@ -100,7 +100,7 @@ func TestNodeLost(t *testing.T) {
 	s.provider("kill", nodes[1])
 	t.Cleanup(func() {
 		s.provider("start", nodes[1])
-		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
+		s.documented("node-failure.md", "back-in-service", nodes[1])
 		s.awaitReady(nodes[1])
 	})
 	await(t, func() error {
@@ -111,7 +111,7 @@ func TestNodeLost(t *testing.T) {
 	})
 	t.Logf("NotReady %.1f s after the cut", time.Since(cut).Seconds())
 	tainted := time.Now()
-	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+	s.documented("node-failure.md", "out-of-service", nodes[1])
 	pod = s.awaitOn("logger", nodes[1], false)
 	t.Logf("Running elsewhere %.1f s after the taint, %.1f s after the cut", time.Since(tainted).Seconds(), time.Since(cut).Seconds())
 	if got := s.lines(pod); got < stable {

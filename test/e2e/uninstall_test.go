@@ -10,12 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// uninstall takes csi-ietd away and looks for what it may have left.
+// uninstall takes csi-ietd away as docs/install.md says and looks for what it
+// may have left.
 func uninstall(ctx context.Context) error {
-	if out, err := helm(ctx, "uninstall", release, "--namespace", system, "--wait", "--timeout", "5m"); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+	script, err := labelled("install.md", "uninstall")
+	if err != nil {
+		return err
 	}
-	if err := client.CoreV1().Namespaces().Delete(ctx, system, metav1.DeleteOptions{}); err != nil {
+	if _, err := runDocumented(ctx, script); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)

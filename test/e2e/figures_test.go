@@ -1,0 +1,231 @@
+//go:build figures
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+// rounds is how often each figure is taken.
+const rounds = 30
+
+// figure is a series of times.
+type figure []time.Duration
+
+func (f figure) String() string {
+	s := slices.Sorted(slices.Values(f))
+	at := func(p int) float64 { return s[min(len(s)-1, len(s)*p/100)].Seconds() }
+	return fmt.Sprintf("p50 %.1f s, p99 %.1f s (n=%d)", at(50), at(99), len(s))
+}
+
+func timed(f func()) time.Duration {
+	began := time.Now()
+	f()
+	return time.Since(began)
+}
+
+// TestFigures prints what docs/kubernetes.md holds: `make e2e-figures`.
+func TestFigures(t *testing.T) {
+	t.Run("bare pod to Running", bareFigure)
+	t.Run("claim created to pod Running", claimFigure)
+	t.Run("20 claims at once", manyFigure)
+	t.Run("moved to another node", moveFigure)
+	t.Run("static volumes", staticFigures)
+}
+
+func bare(p *corev1.PodSpec) { p.Volumes, p.Containers[0].VolumeMounts = nil, nil }
+
+func bareFigure(t *testing.T) {
+	s := newSpace(t)
+	var f figure
+	for i := range rounds {
+		name := fmt.Sprint("bare-", i)
+		f = append(f, timed(func() { s.pod(name, "", bare, onNode(nodes[1])) }))
+		s.delete(name)
+	}
+	t.Log(f)
+}
+
+func claimFigure(t *testing.T) {
+	s := newSpace(t)
+	var f figure
+	for i := range rounds {
+		name := fmt.Sprint("claim-", i)
+		f = append(f, timed(func() {
+			s.claim(name, "256Mi")
+			s.pod(name, name, onNode(nodes[1]))
+		}))
+		s.delete(name)
+	}
+	t.Log(f)
+}
+
+func manyFigure(t *testing.T) {
+	s := newSpace(t)
+	began := time.Now()
+	var f figure
+	for i := range 20 {
+		name := fmt.Sprint("many-", i)
+		s.claim(name, "64Mi")
+		s.createPod(name, podSpec(name))
+	}
+	for i := range 20 {
+		s.awaitRunning(fmt.Sprint("many-", i))
+		f = append(f, time.Since(began))
+	}
+	t.Log(f)
+}
+
+// moveFigure deletes a pod and makes it on the other node at once: detach,
+// attach, mount.
+func moveFigure(t *testing.T) {
+	s := newSpace(t)
+	s.claim("data", "256Mi")
+	s.pod("pod-0", "data", onNode(nodes[1]))
+	var f figure
+	for i := 1; i <= rounds; i++ {
+		f = append(f, timed(func() {
+			s.delete(fmt.Sprint("pod-", i-1))
+			s.pod(fmt.Sprint("pod-", i), "data", onNode(nodes[i%2]))
+		}))
+	}
+	t.Log(f)
+}
+
+// staticFigures sets a static volume of ours beside one of tgt through
+// Kubernetes' own iscsi source: moved to the other node, and after the loss of
+// a node.
+func staticFigures(t *testing.T) {
+	s := newSpace(t)
+	s.claim("source", "256Mi")
+	s.pod("prepare", "source", onNode(nodes[1]))
+	s.delete("prepare")
+	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, "source", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pv, err := client.CoreV1().PersistentVolumes().Get(s.ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csi := pv.Spec.CSI.DeepCopy()
+	peer := startPeer(t)
+	for name, source := range map[string]corev1.PersistentVolumeSource{
+		"ours": {CSI: csi},
+		"peer": {ISCSI: &corev1.ISCSIPersistentVolumeSource{
+			TargetPortal: peer.portal, IQN: peer.iqn, Lun: 1, FSType: "ext4"}},
+	} {
+		s.static(name, source)
+		s.pod(name+"-0", name, onNode(nodes[1])) // makes the file system
+		var f figure
+		for i := 1; i <= rounds; i++ {
+			s.delete(fmt.Sprint(name, "-", i-1))
+			f = append(f, timed(func() { s.pod(fmt.Sprint(name, "-", i), name, onNode(nodes[i%2])) }))
+		}
+		t.Logf("%s, static, moved: pod created to Running: %v", name, f)
+		s.delete(fmt.Sprint(name, "-", rounds))
+	}
+	for _, name := range []string{"ours", "peer"} {
+		var f figure
+		for i := range 3 {
+			f = append(f, s.loseNode(fmt.Sprint(name, "-lost-", i), name))
+		}
+		t.Logf("%s, static, node lost: taint to Running elsewhere: %v", name, f)
+	}
+}
+
+// static makes a static volume and a claim for it.
+func (s *space) static(name string, source corev1.PersistentVolumeSource) {
+	s.Helper()
+	volume := s.name + "-" + name
+	_, err := client.CoreV1().PersistentVolumes().Create(s.ctx, &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: volume},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("256Mi")},
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeSource:        source,
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = client.CoreV1().PersistentVolumes().Delete(s.ctx, volume, metav1.DeleteOptions{}) })
+	s.claim(name, "256Mi", func(c *corev1.PersistentVolumeClaimSpec) {
+		c.StorageClassName, c.VolumeName = ptr.To(""), volume
+	})
+}
+
+// loseNode cuts the power of the node that a claim's pod runs on and returns
+// the time from the taint to Running on another.
+func (s *space) loseNode(app, claim string) time.Duration {
+	s.Helper()
+	s.deploy(app, claim, running(logger))
+	s.provider("kill", nodes[1])
+	await(s.T, func() error {
+		if s.ready(nodes[1]) {
+			return fmt.Errorf("%s is still Ready", nodes[1])
+		}
+		return nil
+	})
+	took := timed(func() {
+		s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+		s.awaitOn(app, nodes[1], false)
+	})
+	if err := client.AppsV1().Deployments(s.name).Delete(s.ctx, app, metav1.DeleteOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	s.provider("start", nodes[1])
+	s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
+	s.awaitReady(nodes[1])
+	return took
+}
+
+// peer is Debian's tgt, in the network that the suite runs in.
+type peer struct{ portal, iqn string }
+
+func startPeer(t *testing.T) peer {
+	t.Helper()
+	p := peer{portal: os.Getenv("E2E_PEER_PORTAL"), iqn: "iqn.2026-11.io.csi-ietd.test:peer"}
+	if p.portal == "" {
+		t.Fatal("E2E_PEER_PORTAL names no ip:port of this machine that the nodes reach; the lab's is 10.77.0.1:3260")
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	f, err := os.Create(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(256 << 20); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	const control = "77"
+	tgtd := exec.Command("tgtd", "-f", "-C", control, "--iscsi", "portal="+p.portal)
+	if err := tgtd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tgtd.Process.Kill(); _ = tgtd.Wait() })
+	for _, args := range []string{
+		"--op new --mode target --tid 1 -T " + p.iqn,
+		"--op new --mode logicalunit --tid 1 --lun 1 -b " + disk,
+		"--op bind --mode target --tid 1 -I ALL",
+	} {
+		await(t, func() error {
+			_, err := output(exec.Command("tgtadm", append([]string{"-C", control, "--lld", "iscsi"}, strings.Fields(args)...)...))
+			return err
+		})
+	}
+	return p
+}

@@ -43,6 +43,9 @@ type NodeOptions struct {
 	// HTTPAddress is the "host:port" of metrics and probes; empty serves
 	// none.
 	HTTPAddress string
+	// RemoveStartupTaint takes StartupTaintKey off this node once volumes
+	// can be staged here.
+	RemoveStartupTaint bool
 }
 
 // DefaultNodeOptions are the options of a node that is given no flag.
@@ -64,6 +67,7 @@ func (o *NodeOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.DetachGrace, "detach-grace", o.DetachGrace, "how long an unmount waits for a lost target to take unwritten data before giving that up")
 	fs.StringVar(&o.RegistrationDir, "registration-dir", o.RegistrationDir, "directory in which kubelet looks for plugins, <kubelet-root>/plugins_registry (default: this plugin is not registered)")
 	addHTTPFlag(fs, &o.HTTPAddress)
+	fs.BoolVar(&o.RemoveStartupTaint, "remove-startup-taint", o.RemoveStartupTaint, "take the taint "+StartupTaintKey+" off this node once volumes can be staged here; runs in a cluster alone")
 }
 
 // Validate fills in what depends on the machine and refuses what cannot work;

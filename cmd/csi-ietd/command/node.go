@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver"
@@ -57,12 +59,39 @@ func runNode(ctx context.Context, o driver.NodeOptions) error {
 		return err
 	}
 	w.registry.MustRegister(metrics.NewNode(node.Figures()))
-	return w.during(ctx, func(ctx context.Context) error { return serveNode(ctx, o, w, node) })
+	untaint, err := startupTaint(o, node)
+	if err != nil {
+		return err
+	}
+	return w.during(ctx, func(ctx context.Context) error { return serveNode(ctx, o, w, node, untaint) })
+}
+
+// startupTaint is what removes the node's startup taint, or nothing.
+func startupTaint(o driver.NodeOptions, node *driver.Node) (func(context.Context), error) {
+	if !o.RemoveStartupTaint {
+		return func(context.Context) {}, nil
+	}
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("--remove-startup-taint needs a pod with a service account token: %w", err)
+	}
+	config.UserAgent = driver.Name + "/" + driver.Version()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("--remove-startup-taint: %w", err)
+	}
+	taint := driver.StartupTaint{Client: client, NodeName: o.NodeName, NodeID: node.ID().String(), Ready: node.Ready}
+	return func(ctx context.Context) {
+		// It fails only when the process is about to end.
+		if err := taint.Remove(ctx); err != nil {
+			klog.FromContext(ctx).Info("The startup taint stays", "reason", err.Error())
+		}
+	}, nil
 }
 
 // serveNode serves CSI and registers it. The order matters: kubelet calls the
 // CSI socket as soon as it sees the registration's, so that one is made last.
-func serveNode(ctx context.Context, o driver.NodeOptions, w *web, node *driver.Node) error {
+func serveNode(ctx context.Context, o driver.NodeOptions, w *web, node *driver.Node, untaint func(context.Context)) error {
 	listener, err := driver.Listen(ctx, o.Endpoint)
 	if err != nil {
 		return err
@@ -76,6 +105,7 @@ func serveNode(ctx context.Context, o driver.NodeOptions, w *web, node *driver.N
 			csi.RegisterNodeServer(s, node)
 		}, w.counted())
 	})
+	g.Go(func() error { untaint(ctx); return nil })
 	w.health.Serving()
 	klog.FromContext(ctx).Info("Serving CSI node", "version", driver.Version(), "endpoint", o.Endpoint, "node", o.NodeName,
 		"nodeID", node.ID().String(), "state", o.PluginDir, "registration", o.RegistrationDir, "http", o.HTTPAddress)

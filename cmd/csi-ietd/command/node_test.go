@@ -119,10 +119,13 @@ func TestNodeRefusedByKubelet(t *testing.T) {
 }
 
 func TestNodeRefuses(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "") // also where the tests run in a pod
 	for want, flags := range map[string][]string{
 		"--registration-dir": {"--registration-dir=relative"},
 		"plugins_registry":   {"--registration-dir=/nonexistent"},
 		"--max-volumes":      {"--max-volumes=0"},
+		"service account":    {"--remove-startup-taint"},
+		"--http-address":     {"--http-address=9811"},
 	} {
 		n := startNode(t, t.TempDir(), flags...)
 		if err := <-n.done; err == nil || !strings.Contains(err.Error(), want) {

@@ -17,32 +17,38 @@ const (
 	// reconcileTimeout bounds the work on one volume: a target that is gone
 	// must not keep the others waiting.
 	reconcileTimeout = 2 * time.Minute
-	// reconcileInterval is when what could not be done is tried again; iscsid
+	// reconcileInterval is the time between two looks.
+	reconcileInterval = 10 * time.Minute
+	// reconcileRetry is when what could not be done is tried again; iscsid
 	// may not have been started yet.
-	reconcileInterval = time.Minute
+	reconcileRetry = time.Minute
 )
 
-// Reconcile takes off this node what no staged volume owns: after a reboot the
-// records of volumes that may be elsewhere by now, and what a plugin left that
-// was killed in the middle of a call that nobody repeats. It returns when
-// nothing of that is left, or when ctx ends. CSI calls may run beside it.
+// Reconcile takes off this node, at once and then now and again until ctx ends,
+// what no staged volume owns: after a reboot the records of volumes that may be
+// elsewhere by now; what a plugin left that was killed in the middle of a call
+// that nobody repeats; a login that iscsid finished when nobody waited for it
+// any more. CSI calls may run beside it.
 //
 // It takes nothing away that is in use: not a volume that a call is at work
 // on, not a staged one whose session is there, whatever its state, and not a
 // disk that is mounted or held by anybody.
 func (n *Node) Reconcile(ctx context.Context) {
-	ticker := time.NewTicker(reconcileInterval)
-	defer ticker.Stop()
+	told := ""
 	for {
-		err := n.reconcile(ctx)
-		if err == nil {
-			return
+		wait := reconcileInterval
+		if err := n.reconcile(ctx); err != nil {
+			wait = reconcileRetry
+			// Once is enough: a node without iscsid stays so for long.
+			if err.Error() != told {
+				n.log.Warn("not all that former stagings may have left could be removed; trying again", "err", err)
+			}
+			told = err.Error()
 		}
-		n.log.Warn("not all that former stagings left could be removed; trying again", "err", err)
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(wait):
 		}
 	}
 }

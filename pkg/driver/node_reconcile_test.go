@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 )
 
 // reboot takes away what the kernel knew.
@@ -38,7 +40,7 @@ func TestReconcileAfterAReboot(t *testing.T) {
 			if name == "its file lost" {
 				r.must(os.Remove(r.stageFile()))
 			}
-			r.Reconcile(t.Context())
+			r.must(r.reconcile(t.Context()))
 			r.gone()
 			r.must(r.stageVolume())
 			if r.w.data != "precious" {
@@ -54,7 +56,7 @@ func TestReconcileAfterAStageThatDied(t *testing.T) {
 		died := r.dying(dieAt, r.stageVolume)
 		st, err := r.stages.load(testVolumeUUID)
 		r.must(err)
-		r.Reconcile(t.Context())
+		r.must(r.reconcile(t.Context()))
 		if st != nil && st.Staged {
 			r.live()
 			return died
@@ -75,7 +77,7 @@ func TestReconcileKeepsWhatAFormatLeft(t *testing.T) {
 		_ = r.stageVolume()
 	}
 	r.reboot()
-	r.Reconcile(t.Context())
+	r.must(r.reconcile(t.Context()))
 	if r.w.record {
 		t.Error("the record stays")
 	}
@@ -119,7 +121,7 @@ func TestReconcileLeavesAlone(t *testing.T) {
 			spoil(r)
 			mounts, username := len(r.w.mounts), r.w.username
 			r.w.steps = nil
-			r.Reconcile(t.Context())
+			r.must(r.reconcile(t.Context()))
 			if r.w.steps != nil || len(r.w.mounts) != mounts || r.w.username != username || !r.w.record {
 				t.Errorf("did %q", r.w.steps)
 			}
@@ -127,27 +129,33 @@ func TestReconcileLeavesAlone(t *testing.T) {
 	}
 }
 
-// At boot the plugin may run before iscsid does.
-func TestReconcileTriesAgain(t *testing.T) {
+// At boot the plugin may run before iscsid does; and what turns up later goes
+// too.
+func TestReconcileLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newNodeRig(t)
-		r.w.record, r.w.hidden = true, 2
-		start := time.Now()
-		r.Reconcile(t.Context())
-		r.gone()
-		if took := time.Since(start); took != 2*reconcileInterval {
-			t.Errorf("took %v", took)
+		r.w.record = true
+		ctx, cancel := context.WithCancel(t.Context())
+		start, looks := time.Now(), []time.Duration(nil)
+		r.w.look = func() error {
+			looks = append(looks, time.Since(start))
+			switch len(looks) {
+			case 1, 2:
+				return initiator.ErrHost
+			case 4:
+				r.gone()
+				r.w.username = "u9+9" // a login that iscsid finished late
+			case 5:
+				r.gone()
+				cancel()
+			}
+			return nil
+		}
+		r.Reconcile(ctx)
+		const retry, again = reconcileRetry, reconcileInterval
+		want := []time.Duration{0, retry, 2 * retry, 2*retry + again, 2*retry + 2*again}
+		if !slices.Equal(looks, want) {
+			t.Errorf("looked at %v, want %v", looks, want)
 		}
 	})
-}
-
-func TestReconcileEndsWithItsContext(t *testing.T) {
-	r := newNodeRig(t)
-	r.w.record, r.w.hidden = true, 1<<20
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	r.Reconcile(ctx)
-	if slices.Contains(r.w.steps, "logout") {
-		t.Errorf("did %q", r.w.steps)
-	}
 }

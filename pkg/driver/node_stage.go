@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/mount"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
@@ -222,7 +224,10 @@ func (n *Node) mountStage(ctx context.Context, uuid string, st *stage, disk init
 		return err
 	}
 	if !st.ReadOnly && !super.Clean {
-		if err := n.mounts.Check(ctx, disk.Path, fsType); err != nil {
+		err := unhurried(ctx, "fsck "+disk.Path, func(ctx context.Context) error {
+			return n.mounts.Check(ctx, disk.Path, fsType)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -258,10 +263,32 @@ func (n *Node) ensureFilesystem(ctx context.Context, uuid string, st *stage, dis
 	if err := n.setFormatting(uuid, st, true); err != nil {
 		return err
 	}
-	if err := n.mounts.Format(ctx, disk.Path, want); err != nil {
-		return err
+	done := *st
+	err = unhurried(ctx, "mkfs "+disk.Path, func(ctx context.Context) error {
+		if err := n.mounts.Format(ctx, disk.Path, want); err != nil {
+			return err
+		}
+		return n.setFormatting(uuid, &done, false)
+	})
+	if err == nil {
+		st.Formatting = false
 	}
-	return n.setFormatting(uuid, st, false)
+	return err
+}
+
+// longestWork bounds a mkfs or fsck: of the largest volume on a slow target.
+const longestWork = 24 * time.Hour
+
+// unhurried runs what must not be cut short by its caller's deadline, which is
+// two minutes of kubelet's: a mkfs or fsck that is killed begins anew at every
+// call and may never end. The volume's lock is held until it has ended; f must
+// not touch what its caller reads after ctx has ended.
+func unhurried(ctx context.Context, what string, f func(context.Context) error) error {
+	return child.Do(ctx, what, func() error {
+		long, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestWork)
+		defer cancel()
+		return f(long)
+	})
 }
 
 func (n *Node) setFormatting(uuid string, st *stage, on bool) error {

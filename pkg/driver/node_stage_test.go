@@ -1,16 +1,20 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/mount"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )
 
 // kubelet sends no Unstage after an error that it takes for final.
@@ -156,5 +160,44 @@ func TestStageFilesOfOtherContent(t *testing.T) {
 		}
 		r.must(r.unstageVolume())
 		r.gone()
+	}
+}
+
+// kubelet waits two minutes, and a large file system may take longer: killed
+// and begun anew at every call, mkfs and fsck would never end.
+func TestSlowWorkOutlivesItsCaller(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*world)
+		step  string
+	}{
+		"mkfs": {func(*world) {}, "mkfs begins"},
+		"fsck": {func(w *world) { w.fs, w.data, w.dirty, w.fsSize = "ext4", "precious", true, w.size }, "fsck"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newNodeRig(t)
+				c.spoil(r.w)
+				r.w.slow = 5 * time.Minute
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				_, err := r.NodeStageVolume(ctx, r.stageRequest())
+				r.refused(err, context.DeadlineExceeded)
+				r.refused(r.stageVolume(), volume.ErrPending)
+				r.refused(r.unstageVolume(), volume.ErrPending)
+				<-time.After(4 * time.Minute)
+				synctest.Wait()
+				r.must(r.stageVolume())
+				r.live()
+				did := 0
+				for _, step := range r.w.steps {
+					if step == c.step {
+						did++
+					}
+				}
+				if did != 1 || slices.Contains(r.w.steps, "wipe") {
+					t.Errorf("steps %q", r.w.steps)
+				}
+			})
+		})
 	}
 }

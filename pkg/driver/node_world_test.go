@@ -36,9 +36,10 @@ type world struct {
 	usernames  []string // of all logins
 	record     bool
 	refuse     error // of Attach
-	hidden     int   // how many looks at the records fail
-	looks      int   // at them
-	heldBy     error // who holds the disk
+	// look is called at each look for traces of volumes; its error is that
+	// the records cannot be seen.
+	look   func() error
+	heldBy error // who holds the disk
 	// fail answers for a step in its place; nil: none.
 	fail func(step string) error
 
@@ -47,7 +48,8 @@ type world struct {
 	data   string
 	junk   bool // half a mkfs
 	fsSize int64
-	dirty  bool // not unmounted cleanly
+	dirty  bool          // not unmounted cleanly
+	slow   time.Duration // mkfs and fsck
 
 	// mounts are the paths, and what lies there.
 	mounts map[string]worldMount
@@ -149,10 +151,11 @@ func (w fakeDisks) Disks(target string) ([]initiator.Disk, error) {
 func (w fakeDisks) Attached(string) (bool, error) { return w.username != "", nil }
 
 func (w fakeDisks) Targets(_ context.Context, prefix string) ([]string, error) {
-	w.looks++
 	names := []string{prefix + "not-a-volume"}
-	if w.looks <= w.hidden {
-		return names, initiator.ErrHost
+	if w.look != nil {
+		if err := w.look(); err != nil {
+			return names, err
+		}
 	}
 	if w.username != "" || w.record {
 		names = append(names, prefix+testVolumeUUID)
@@ -198,11 +201,27 @@ func (w fakeMounts) Filesystem(context.Context, string) (string, error) {
 	return w.fs, nil
 }
 
-func (w fakeMounts) Format(_ context.Context, _, fsType string) error {
+// work takes the time that mkfs and fsck take, unless they are killed.
+func (w *world) work(ctx context.Context) error {
+	if w.slow == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(w.slow):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w fakeMounts) Format(ctx context.Context, _, fsType string) error {
 	if w.fs != "" || w.data != "" || w.junk {
 		w.t.Errorf("mkfs over %q %q", w.fs, w.data)
 	}
 	if err := w.do("mkfs begins", func() error { w.junk = true; return nil }); err != nil {
+		return err
+	}
+	if err := w.work(ctx); err != nil {
 		return err
 	}
 	return w.do("mkfs ends", func() error { w.junk, w.fs, w.fsSize = false, fsType, w.size; return nil })
@@ -225,7 +244,10 @@ func (w fakeMounts) Wipe(context.Context, string) error {
 	})
 }
 
-func (w fakeMounts) Check(context.Context, string, string) error {
+func (w fakeMounts) Check(ctx context.Context, _, _ string) error {
+	if err := w.work(ctx); err != nil {
+		return err
+	}
 	return w.do("fsck", func() error { w.dirty = false; return nil })
 }
 

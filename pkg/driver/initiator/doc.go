@@ -15,6 +15,12 @@
 //   - A session's state, name, CHAP name and disks are in
 //     /sys/class/iscsi_session. Nothing here uses /dev/disk/by-path.
 //
+// A volume has either a multipath map or one path. Several paths are logged in
+// only where multipathd runs, and all but one are given up where it makes no
+// map of them.
+//
 // Known gaps: a portal that did not answer at Attach is not tried again later;
-// transports other than tcp are not used.
+// a map whose multipath.conf has no no_path_retry fails I/O as soon as every
+// path is lost, whatever the replacement timeout; transports other than tcp are
+// not used.
 package initiator

@@ -101,6 +101,12 @@ readinessProbe:
 {{/* What the schema cannot say. */}}
 {{- define "csi-ietd.check" -}}
 {{- $s := .Values.storage -}}
+{{- $theirs := (((lookup "storage.k8s.io/v1" "CSIDriver" "" "csi-ietd.io").metadata).annotations) | default dict -}}
+{{- $owner := get $theirs "meta.helm.sh/release-name" -}}
+{{- $where := get $theirs "meta.helm.sh/release-namespace" -}}
+{{- if and $owner (or (ne $owner .Release.Name) (ne $where .Release.Namespace)) -}}
+  {{- fail (printf "the driver csi-ietd.io is installed already, by the release %s in the namespace %s: a cluster has one; upgrade that release, or uninstall it first" $owner $where) -}}
+{{- end -}}
 {{- if not (include "csi-ietd.onPVC" .) -}}
   {{- if and (not $s.nodeName) (not $s.nodeSelector) -}}
     {{- fail "storage.nodeName is empty: name the node whose disk is to hold the volumes (--set storage.nodeName=NODE, see kubectl get nodes), or give storage.nodeSelector" -}}

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"unicode"
 
@@ -76,7 +75,7 @@ func createOptions(req *csi.CreateVolumeRequest) (volume.CreateOptions, error) {
 	if err != nil {
 		return none, err
 	}
-	if err := checkParameters(req.GetParameters()); err != nil {
+	if err := checkParameters(req.GetParameters(), capabilities); err != nil {
 		return none, err
 	}
 	return volume.CreateOptions{
@@ -108,20 +107,8 @@ func bannedInName(r rune) bool {
 	return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r'
 }
 
-// checkParameters refuses a parameter that means nothing to csi-ietd: a typo in
-// a StorageClass must not pass for a setting. Those of Kubernetes itself are
-// taken; the file system comes with the capability.
-func checkParameters(parameters map[string]string) error {
-	for key := range parameters {
-		if !strings.HasPrefix(key, volume.OrchestratorPrefix) {
-			return fmt.Errorf("%w: parameter %q; csi-ietd has no parameters", volume.ErrUnsupported, key)
-		}
-	}
-	return nil
-}
-
 func csiVolume(v volume.Volume) *csi.Volume {
-	return &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size}
+	return &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size, VolumeContext: volumeContext(v.Parameters)}
 }
 
 // DeleteVolume destroys a volume; one that is not there is deleted.

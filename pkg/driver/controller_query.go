@@ -37,7 +37,7 @@ func unsupported(capabilities []volume.Capability, parameters, mutable map[strin
 	if err := volume.CheckCapabilities(capabilities); err != nil {
 		return err.Error()
 	}
-	if err := checkParameters(parameters); err != nil {
+	if err := checkParameters(parameters, capabilities); err != nil {
 		return err.Error()
 	}
 	if len(mutable) > 0 {

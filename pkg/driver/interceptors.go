@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/klog/v2"
+
+	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )
 
 // Log levels above the one line that every call gets.
@@ -74,6 +76,12 @@ func requestIDs(req any) []any {
 	}
 	if r, ok := req.(interface{ GetName() string }); ok {
 		add("name", r.GetName())
+	}
+	if r, ok := req.(interface{ GetParameters() map[string]string }); ok {
+		whom := volume.WhomOf(r.GetParameters())
+		add("persistentvolume", whom.PersistentVolume)
+		add("namespace", whom.Namespace)
+		add("persistentvolumeclaim", whom.Claim)
 	}
 	if r, ok := req.(interface{ GetVolumeId() string }); ok {
 		add("volume", r.GetVolumeId())

@@ -30,7 +30,7 @@ type diskAttacher interface {
 // diskMounter is what the node needs of package mount.
 type diskMounter interface {
 	Filesystem(ctx context.Context, device string) (string, error)
-	Format(ctx context.Context, device, fsType string) error
+	Format(ctx context.Context, device, fsType string, options []string) error
 	Inspect(ctx context.Context, device, fsType string) (mount.Superblock, error)
 	Wipe(ctx context.Context, device string) error
 	Check(ctx context.Context, device, fsType string) error

@@ -104,16 +104,22 @@ func (n *Node) plan(uuid string, req *csi.NodeStageVolumeRequest) (*stage, initi
 	if pc.TargetName != volume.TargetName(uuid) {
 		return nil, initiator.Login{}, badContext(pcTargetName, "is of another volume than volume_id")
 	}
+	settings, err := nodeSettings(req.GetVolumeContext(), capability)
+	if err != nil {
+		return nil, initiator.Login{}, err
+	}
 	st := &stage{
 		VolumeID: req.GetVolumeId(), StagingPath: req.GetStagingTargetPath(),
 		Capability: capability, MountFlags: flags,
 		ReadOnly:   pc.ReadOnly || capability.Mode.ReadOnly(),
 		Generation: pc.Generation, User: pc.Credentials.User,
 		TargetName: pc.TargetName, LUN: pc.LUN, NAA: pc.NAA, SizeBytes: pc.SizeBytes,
+		mkfsOptions: settings.mkfsOptions,
 	}
 	return st, initiator.Login{
 		Portals: pc.Portals, Secret: pc.Credentials.Secret,
 		MutualUser: pc.Credentials.MutualUser, MutualSecret: pc.Credentials.MutualSecret,
+		ReplacementTimeout: settings.replacementTimeout,
 	}, nil
 }
 
@@ -265,7 +271,7 @@ func (n *Node) ensureFilesystem(ctx context.Context, uuid string, st *stage, dis
 	}
 	done := *st
 	err = unhurried(ctx, "mkfs "+disk.Path, func(ctx context.Context) error {
-		if err := n.mounts.Format(ctx, disk.Path, want); err != nil {
+		if err := n.mounts.Format(ctx, disk.Path, want, done.mkfsOptions); err != nil {
 			return err
 		}
 		return n.setFormatting(uuid, &done, false)

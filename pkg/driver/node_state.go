@@ -42,6 +42,9 @@ type stage struct {
 	Staged bool `json:"staged,omitempty"`
 	// Targets are the published paths, written before each is mounted.
 	Targets []publishedTarget `json:"targets,omitempty"`
+
+	// mkfsOptions come with every Stage and are kept nowhere.
+	mkfsOptions []string
 }
 
 type publishedTarget struct {

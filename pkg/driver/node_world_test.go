@@ -20,7 +20,11 @@ import (
 // the plugin's death is in it. Every step can be the one that the plugin dies
 // before or after.
 type world struct {
-	t *testing.T
+	// mkfsOptions are those of the last mkfs.
+	mkfsOptions []string
+	// replacement is the last login's.
+	replacement time.Duration
+	t           *testing.T
 	// dieAt is the number of the point at which the plugin dies; 0 never.
 	dieAt, point int
 	steps        []string
@@ -124,6 +128,7 @@ func (w fakeDisks) Attach(_ context.Context, l initiator.Login) (initiator.Disk,
 		}
 		w.username, w.lost, w.recovering = l.Username, false, false
 		w.usernames = append(w.usernames, l.Username)
+		w.replacement = l.ReplacementTimeout
 		return nil
 	})
 	return w.disk(), err
@@ -214,7 +219,8 @@ func (w *world) work(ctx context.Context) error {
 	}
 }
 
-func (w fakeMounts) Format(ctx context.Context, _, fsType string) error {
+func (w fakeMounts) Format(ctx context.Context, _, fsType string, options []string) error {
+	w.mkfsOptions = options
 	if w.fs != "" || w.data != "" || w.junk {
 		w.t.Errorf("mkfs over %q %q", w.fs, w.data)
 	}

@@ -121,6 +121,9 @@ type Login struct {
 	// Secret belongs to Username. MutualUser and MutualSecret are what the
 	// target must prove; both empty: nothing.
 	Secret, MutualUser, MutualSecret string
+	// ReplacementTimeout is how long I/O of this volume waits for a lost
+	// session that has no other path; 0 is the Config's.
+	ReplacementTimeout time.Duration
 }
 
 // poll calls ok until it returns true or an error, or ctx ends.

@@ -1,6 +1,7 @@
 package initiator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func (i *Initiator) makeRecord(ctx context.Context, h host, l Login, portal stri
 		return err
 	}
 	// A path that comes under a multipath map gets another one later.
-	return i.rewriteRecord(ctx, h, path, i.recordSettings(l, i.cfg.ReplacementTimeout))
+	return i.rewriteRecord(ctx, h, path, i.recordSettings(l, cmp.Or(l.ReplacementTimeout, i.cfg.ReplacementTimeout)))
 }
 
 // recordFile finds the record of a portal in either of its layouts.

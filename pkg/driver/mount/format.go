@@ -167,13 +167,14 @@ func (m *Mounter) Wipe(ctx context.Context, device string) error {
 }
 
 // Format makes a file system on a device that Filesystem just said is empty.
-// mkfs looks again by itself and is not told to overwrite anything.
-func (m *Mounter) Format(ctx context.Context, device, fsType string) error {
+// mkfs looks again by itself and is not told to overwrite anything. The options
+// are from ParseMkfsOptions.
+func (m *Mounter) Format(ctx context.Context, device, fsType string, options []string) error {
 	mkfs := filesystems[fsType].mkfs
 	if mkfs == nil {
 		return CheckFilesystem(fsType)
 	}
-	_, err := m.run.Run(ctx, mkfs[0], slices.Concat(mkfs[1:], []string{device})...)
+	_, err := m.run.Run(ctx, mkfs[0], slices.Concat(mkfs[1:], options, []string{device})...)
 	if err != nil {
 		return fmt.Errorf("format %s: %w", device, explain(err))
 	}

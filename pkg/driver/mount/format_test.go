@@ -123,7 +123,7 @@ func TestFormatForReal(t *testing.T) {
 		if got, err := m.Filesystem(t.Context(), device); got != "" || err != nil {
 			t.Errorf("%s: fresh: %q, %v", fsType, got, err)
 		}
-		if err := m.Format(t.Context(), device, fsType); err != nil {
+		if err := m.Format(t.Context(), device, fsType, nil); err != nil {
 			t.Error(err)
 		}
 		if got, err := m.Filesystem(t.Context(), device); got != fsType || err != nil {
@@ -144,10 +144,10 @@ func TestFormatForReal(t *testing.T) {
 func TestXFSRefusesToOverwriteByItself(t *testing.T) {
 	m := New(nil, quiet())
 	device := disk(t, 512<<20, "", 0)
-	if err := m.Format(t.Context(), device, "ext4"); err != nil {
+	if err := m.Format(t.Context(), device, "ext4", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Format(t.Context(), device, "xfs"); err == nil {
+	if err := m.Format(t.Context(), device, "xfs", nil); err == nil {
 		t.Error("mkfs.xfs overwrote ext4")
 	}
 	if got, err := m.Filesystem(t.Context(), device); got != "ext4" || err != nil {
@@ -157,10 +157,10 @@ func TestXFSRefusesToOverwriteByItself(t *testing.T) {
 
 func TestFormatProvesIt(t *testing.T) {
 	run := &fakeRunner{}
-	if err := New(run, quiet()).Format(t.Context(), disk(t, diskSize, "", 0), "ext4"); err == nil {
+	if err := New(run, quiet()).Format(t.Context(), disk(t, diskSize, "", 0), "ext4", nil); err == nil {
 		t.Error("mkfs that made nothing was taken for success")
 	}
-	if err := New(run, quiet()).Format(t.Context(), "/dev/null", "vfat"); !errors.Is(err, ErrUnsupported) {
+	if err := New(run, quiet()).Format(t.Context(), "/dev/null", "vfat", nil); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("vfat: %v", err)
 	}
 }

@@ -14,7 +14,7 @@ func TestInspect(t *testing.T) {
 		if _, err := m.Inspect(t.Context(), device, fsType); !errors.Is(err, ErrOtherFilesystem) {
 			t.Errorf("%s: blank: %v", fsType, err)
 		}
-		if err := m.Format(t.Context(), device, fsType); err != nil {
+		if err := m.Format(t.Context(), device, fsType, nil); err != nil {
 			t.Fatal(err)
 		}
 		s, err := m.Inspect(t.Context(), device, fsType)
@@ -38,7 +38,7 @@ func TestInspect(t *testing.T) {
 func TestInspectOfExt4WithErrors(t *testing.T) {
 	m := New(nil, quiet())
 	device := disk(t, 64<<20, "", 0)
-	if err := m.Format(t.Context(), device, "ext4"); err != nil {
+	if err := m.Format(t.Context(), device, "ext4", nil); err != nil {
 		t.Fatal(err)
 	}
 	for command, clean := range map[string]bool{"ssv state 0": false, "ssv state 2": false, "ssv state 1": true} {

@@ -10,10 +10,13 @@ const OrchestratorPrefix = "csi.storage.k8s.io/"
 type Whom struct{ PersistentVolume, Namespace, Claim string }
 
 // Whom reads the names from the parameters that the volume was made with.
-func (v Volume) Whom() Whom {
+func (v Volume) Whom() Whom { return WhomOf(v.Parameters) }
+
+// WhomOf reads the names from the parameters of a volume to make.
+func WhomOf(parameters map[string]string) Whom {
 	return Whom{
-		PersistentVolume: v.Parameters[OrchestratorPrefix+"pv/name"],
-		Namespace:        v.Parameters[OrchestratorPrefix+"pvc/namespace"],
-		Claim:            v.Parameters[OrchestratorPrefix+"pvc/name"],
+		PersistentVolume: parameters[OrchestratorPrefix+"pv/name"],
+		Namespace:        parameters[OrchestratorPrefix+"pvc/namespace"],
+		Claim:            parameters[OrchestratorPrefix+"pvc/name"],
 	}
 }

@@ -28,6 +28,9 @@ type ControllerOptions struct {
 	// OverProvisioningRatio is how many times its size the pool may
 	// promise.
 	OverProvisioningRatio float64
+	// MaxVolumesPerNode is how many volumes a node may have attached; 0 is
+	// no limit. The scheduler goes by what the nodes say themselves.
+	MaxVolumesPerNode int
 	// HTTPAddress is the "host:port" of metrics and probes; empty serves
 	// none.
 	HTTPAddress string
@@ -59,6 +62,8 @@ func (o *ControllerOptions) AddFlags(flags *pflag.FlagSet) {
 		"ip[:port] that nodes log in on; repeat for several paths (default: the listen address, or this machine's first address)")
 	flags.Float64Var(&o.OverProvisioningRatio, "over-provisioning-ratio", o.OverProvisioningRatio,
 		"how many times its size the pool may promise to volumes; above 1 volumes can meet a full disk")
+	flags.IntVar(&o.MaxVolumesPerNode, "max-volumes-per-node", o.MaxVolumesPerNode,
+		"volumes that one node may have attached, no less than the nodes' own --max-volumes (0: no limit)")
 	addHTTPFlag(flags, &o.HTTPAddress)
 	flags.StringSliceVar(&o.AllowFrom, "allow-from", o.AllowFrom,
 		"address or CIDR that may connect to the iSCSI target; repeat for several (default: everybody)")
@@ -93,6 +98,9 @@ func (o *ControllerOptions) Validate() error {
 	}
 	if err := checkHTTPAddress(o.HTTPAddress); err != nil {
 		return err
+	}
+	if o.MaxVolumesPerNode < 0 {
+		return fmt.Errorf("--max-volumes-per-node %d is negative", o.MaxVolumesPerNode)
 	}
 	if r := o.OverProvisioningRatio; math.IsNaN(r) || r <= 0 || r > maxOverProvisioning {
 		return fmt.Errorf("--over-provisioning-ratio %v is not above 0 and at most %d", r, maxOverProvisioning)

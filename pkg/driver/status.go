@@ -45,6 +45,7 @@ var errorCodes = []struct {
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrPending, codes.Aborted},
 	{volume.ErrNoRoom, codes.ResourceExhausted},
+	{volume.ErrNodeFull, codes.ResourceExhausted},
 	{volume.ErrClosed, codes.Unavailable},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded},

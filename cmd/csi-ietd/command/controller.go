@@ -115,6 +115,7 @@ func serveVolumes(ctx context.Context, o driver.ControllerOptions, w *web, s *st
 		Pool:                  pool,
 		Exporter:              volume.NewExporter(s.server),
 		OverProvisioningRatio: o.OverProvisioningRatio,
+		MaxPerNode:            o.MaxVolumesPerNode,
 		Logger:                log,
 	})
 	if err != nil {

@@ -41,6 +41,11 @@ func (m *Manager) attach(ctx context.Context, e *entry, o AttachOptions) (Attach
 	if err := sharing(e.meta.Attachments, o.Capability.Mode); err != nil {
 		return Attachment{}, fmt.Errorf("volume %s: %w", m.id(e), err)
 	}
+	release, err := m.claim(o.Node)
+	if err != nil {
+		return Attachment{}, fmt.Errorf("attach volume %s: %w", m.id(e), err)
+	}
+	defer release()
 	if err := m.fence(ctx, e, e.fenced("")); err != nil {
 		return Attachment{}, fmt.Errorf("earlier detachment: %w", err)
 	}

@@ -21,6 +21,8 @@ var (
 	// ErrAttachedElsewhere: another node holds the volume in a mode that
 	// does not share.
 	ErrAttachedElsewhere = errors.New("volume is attached to another node")
+	// ErrNodeFull: the node has as many volumes as it may.
+	ErrNodeFull = errors.New("the node has as many volumes as it may have")
 	// ErrInUse: the volume has live attachments.
 	ErrInUse = errors.New("volume is in use")
 	// ErrPending: another call for the same volume or name is at work.

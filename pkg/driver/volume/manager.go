@@ -20,7 +20,10 @@ type Config struct {
 	// OverProvisioningRatio is how many times its size the pool may
 	// promise; 0 means 1.
 	OverProvisioningRatio float64
-	Logger                klog.Logger
+	// MaxPerNode is how many volumes a node may have attached at one time; 0
+	// is no limit.
+	MaxPerNode int
+	Logger     klog.Logger
 }
 
 // Manager is the Service that works on a pool.
@@ -28,8 +31,10 @@ type Manager struct {
 	pool     blockdev.Pool
 	exporter Exporter
 	ratio    float64
-	log      klog.Logger
-	now      func() time.Time
+	// maxPerNode is 0 for no limit.
+	maxPerNode int
+	log        klog.Logger
+	now        func() time.Time
 
 	ops *operations
 	// allocating is held while room is looked for and taken.
@@ -40,6 +45,7 @@ type Manager struct {
 	names   map[string][]string // volume name to UUIDs: more than one is damage
 	naas    map[uint64]string   // designator to UUID
 	nodes   map[string]sighting
+	opening map[string]int // attachments that are being opened, by node
 
 	// refused says why a volume that is in the pool is not served, by UUID.
 	// It does not change after Open.
@@ -78,6 +84,7 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 		pool:       c.Pool,
 		exporter:   c.Exporter,
 		ratio:      c.OverProvisioningRatio,
+		maxPerNode: c.MaxPerNode,
 		log:        c.Logger,
 		now:        func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) },
 		ops:        newOperations(c.Logger),
@@ -86,6 +93,7 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 		names:      map[string][]string{},
 		naas:       map[uint64]string{},
 		nodes:      map[string]sighting{},
+		opening:    map[string]int{},
 		refused:    map[string]error{},
 	}
 	if m.ratio == 0 {

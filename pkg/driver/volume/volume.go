@@ -32,7 +32,7 @@ type Service interface {
 	// List returns all volumes, ordered by id.
 	List(ctx context.Context) ([]Volume, error)
 	// Attach opens a generation: it is on stable storage before the node is
-	// let in. ErrNotFound, ErrAttached, ErrAttachedElsewhere.
+	// let in. ErrNotFound, ErrAttached, ErrAttachedElsewhere, ErrNodeFull.
 	Attach(ctx context.Context, id string, o AttachOptions) (Attachment, error)
 	// Readmit lets the node of a live attachment in again, with what the
 	// attachment says, and remembers the node's newest id. ErrNotFound,

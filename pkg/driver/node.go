@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -67,6 +68,8 @@ type Node struct {
 	stages stages
 	locks  nodeLocks
 	log    *slog.Logger
+	// started is when this plugin did.
+	started time.Time
 	// tools tells what programs the node lacks.
 	tools func() error
 }
@@ -95,7 +98,7 @@ func newNode(opts NodeOptions, id NodeIdentity, disks diskAttacher, mounts diskM
 		return nil, err
 	}
 	return &Node{
-		opts: opts, id: id, disks: disks, mounts: mounts, stages: kept, log: log, tools: mount.CheckTools,
+		opts: opts, id: id, disks: disks, mounts: mounts, stages: kept, log: log, started: time.Now(), tools: mount.CheckTools,
 	}, nil
 }
 

@@ -123,9 +123,15 @@ func ignoreBadStage(err error) error {
 // owned tells whether kubelet takes the volume for staged, and so will come
 // back for it: the stage was finished, and this is not the node after a reboot,
 // which has neither a session nor a mount of it.
+//
+// To a stage that the last plugin did not finish kubelet comes back soon, and
+// would find us at work on it.
 func (n *Node) owned(ctx context.Context, uuid string, st *stage) (bool, error) {
-	if st == nil || !st.Staged {
+	switch {
+	case st == nil:
 		return false, nil
+	case !st.Staged:
+		return time.Since(n.started) < reconcileInterval, nil
 	}
 	attached, err := n.disks.Attached(volume.TargetName(uuid))
 	if attached || err != nil {

@@ -23,6 +23,8 @@ func (r *nodeRig) reboot() {
 
 func (r *nodeRig) stageFile() string { return filepath.Join(r.dir, "volumes", testVolumeUUID+".json") }
 
+func (r *nodeRig) kubeletHadItsTime() { r.started = time.Now().Add(-reconcileInterval) }
+
 // The volume may be elsewhere by now: kubelet may never come back for it.
 func TestReconcileAfterAReboot(t *testing.T) {
 	for name, c := range map[string]func(*nodeRig){
@@ -56,6 +58,7 @@ func TestReconcileAfterAStageThatDied(t *testing.T) {
 		died := r.dying(dieAt, r.stageVolume)
 		st, err := r.stages.load(testVolumeUUID)
 		r.must(err)
+		r.kubeletHadItsTime()
 		r.must(r.reconcile(t.Context()))
 		if st != nil && st.Staged {
 			r.live()
@@ -77,6 +80,7 @@ func TestReconcileKeepsWhatAFormatLeft(t *testing.T) {
 		_ = r.stageVolume()
 	}
 	r.reboot()
+	r.kubeletHadItsTime()
 	r.must(r.reconcile(t.Context()))
 	if r.w.record {
 		t.Error("the record stays")
@@ -107,6 +111,12 @@ func TestReconcileLeavesAlone(t *testing.T) {
 			r.must(r.publishVolume(testTarget))
 			r.w.username = ""
 			delete(r.w.mounts, testStaging)
+		},
+		"kubelet comes back soon": func(r *nodeRig) {
+			st, err := r.stages.load(testVolumeUUID)
+			r.must(err)
+			st.Staged = false
+			r.must(r.stages.save(testVolumeUUID, st))
 		},
 		"a call is at work": func(r *nodeRig) {
 			r.reboot()

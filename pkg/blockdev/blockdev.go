@@ -129,8 +129,8 @@ type Pool interface {
 	// is ErrExists.
 	Create(ctx context.Context, r Record) error
 	// Delete removes a volume, its data and its record; an unknown id is
-	// ErrNotFound and an open one ErrBusy. After a crash the volume is
-	// whole or gone.
+	// ErrNotFound and an open one ErrBusy. One that is ErrCorrupt stays, and
+	// the error says what to do. After a crash the volume is whole or gone.
 	Delete(ctx context.Context, id string) error
 	// Get returns a volume's record; an unknown id is ErrNotFound.
 	Get(ctx context.Context, id string) (Record, error)

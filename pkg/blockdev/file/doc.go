@@ -27,14 +27,17 @@
 //     the directory.
 //   - Resize: grow the file and fsync it, then replace the record, then tell
 //     the open device. The file is therefore never shorter than its record
-//     says. Open finds a longer one after a cut in between and finishes the
-//     growth: it cannot lose a byte, and the caller had no answer yet. A
-//     shorter file has lost bytes and is refused with ErrCorrupt.
+//     says. Where the record cannot be replaced, and the one on the disk is the
+//     old one, the file is cut back: nothing was written to what it grew by.
+//     After a power cut in between the file stays longer; the record counts,
+//     and nothing is cut. A shorter file has lost bytes and is refused with
+//     ErrCorrupt.
 //
 // Open empties staging/ and trash/, then checks every record. A volume with a
 // record that is unreadable, of an unknown version or not true to its file is
 // refused by name with ErrCorrupt; nothing of it is changed, and the others
-// are served.
+// are served. Delete does not destroy it either: it succeeds once the volume's
+// directory was moved away by hand.
 //
 // # Limits
 //

@@ -46,8 +46,9 @@ func refusal(id string, err error) error {
 	return fmt.Errorf("volume %s: %w", id, err)
 }
 
-// check returns the record of a volume that is sound, and finishes a Resize
-// that a power cut interrupted.
+// check returns the record of a volume that is sound. A file that is longer than
+// its record was growing when something went wrong, or its record is an older
+// one that somebody put back: the record counts, and nothing is cut.
 func (p *Pool) check(e fs.DirEntry) (blockdev.Record, error) {
 	id := e.Name()
 	if !e.IsDir() {
@@ -72,31 +73,11 @@ func (p *Pool) check(e fs.DirEntry) (blockdev.Record, error) {
 	switch size := st.Size(); {
 	case size < r.Size:
 		return blockdev.Record{}, fmt.Errorf("%s has %d bytes, its record says %d: %w", dataPath(id), size, r.Size, blockdev.ErrCorrupt)
-	case size == r.Size:
-		return r, nil
+	case size%int64(r.BlockSize) != 0:
+		return blockdev.Record{}, fmt.Errorf("%s has %d bytes, which no volume has: %w", dataPath(id), size, blockdev.ErrCorrupt)
+	case size > r.Size:
+		p.log.Warn("a volume's file is longer than its record says; the record counts", "volume", id, "file", size, "record", r.Size)
 	}
-	return p.finishResize(f, r, st.Size())
-}
-
-// finishResize takes a file that is longer than its record for one that was
-// growing when the power went. Where it cannot finish, for want of space say,
-// the volume has its old size, and a longer file does no harm.
-func (p *Pool) finishResize(f *os.File, old blockdev.Record, size int64) (blockdev.Record, error) {
-	r := old
-	r.Size = size
-	if err := r.Validate(); err != nil {
-		return blockdev.Record{}, fmt.Errorf("%s is longer than the %d bytes of its record: %w: %s", dataPath(r.ID), old.Size, blockdev.ErrCorrupt, err.Error())
-	}
-	log := p.log.With("volume", r.ID, "from", old.Size, "to", size)
-	err := p.disk.fsync(f, dataPath(r.ID))
-	if err == nil {
-		err = p.disk.writeRecord(r)
-	}
-	if err != nil {
-		log.Error("could not finish an interrupted resize", "error", err)
-		return old, nil
-	}
-	log.Info("finished an interrupted resize")
 	return r, nil
 }
 

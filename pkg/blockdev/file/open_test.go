@@ -137,6 +137,28 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestDeleteCorrupt: what was moved away by hand can be deleted, without a
+// restart, and made anew.
+func TestDeleteCorrupt(t *testing.T) {
+	p := closedPool(t)
+	ok(t, os.WriteFile(p.path(recordPath(testID)), []byte("{"), 0o600))
+	pool, err := p.open()
+	ok(t, err)
+	defer func() { ok(t, pool.Close()) }()
+	wantError(t, "Delete", pool.Delete(t.Context(), testID), blockdev.ErrCorrupt)
+	away := filepath.Join(t.TempDir(), "away")
+	ok(t, os.Rename(p.path(volumePath(testID)), away))
+	ok(t, pool.Delete(t.Context(), testID))
+	wantError(t, "Delete again", pool.Delete(t.Context(), testID), blockdev.ErrNotFound)
+	if len(pool.Refused()) != 0 {
+		t.Errorf("still refused: %v", pool.Refused())
+	}
+	ok(t, pool.Create(t.Context(), blockdev.Record{ID: testID, Size: 4096, BlockSize: 512}))
+	if _, err := os.Stat(filepath.Join(away, "data")); err != nil {
+		t.Errorf("what was moved away is gone: %v", err)
+	}
+}
+
 // snapshot lists what lies under a path.
 func snapshot(t *testing.T, root string) (list []string) {
 	t.Helper()
@@ -176,7 +198,11 @@ func testRefused(t *testing.T, p *place) {
 	wantError(t, "Open", err, blockdev.ErrCorrupt)
 	wantError(t, "SetMeta", pool.SetMeta(ctx, testID, nil), blockdev.ErrCorrupt)
 	wantError(t, "Resize", pool.Resize(ctx, testID, 2<<20), blockdev.ErrCorrupt)
-	wantError(t, "Delete", pool.Delete(ctx, testID), blockdev.ErrCorrupt)
+	err = pool.Delete(ctx, testID)
+	wantError(t, "Delete", err, blockdev.ErrCorrupt)
+	if err != nil && !strings.Contains(err.Error(), "move "+p.path(volumePath(testID))+" away") {
+		t.Errorf("Delete: %v", err)
+	}
 	wantError(t, "Create", pool.Create(ctx, blockdev.Record{ID: testID, Size: 512, BlockSize: 512}), blockdev.ErrExists)
 	wantError(t, "Refused", pool.Refused()[testID], blockdev.ErrCorrupt)
 

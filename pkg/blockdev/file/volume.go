@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/fd"
@@ -110,9 +111,24 @@ func (p *Pool) Delete(ctx context.Context, id string) error {
 	}
 	switch p.stateOf(v) {
 	case corrupt:
-		return v.refuse
+		return p.deleteCorrupt(id, v)
 	case absent:
 		return errNotFound(id)
+	}
+	if err := p.discard(id, v); err != nil {
+		return fmt.Errorf("volume %s: delete: %w", id, fd.Errno(err))
+	}
+	return nil
+}
+
+// deleteCorrupt forgets a volume that somebody has taken away by hand. It
+// destroys nothing by itself: data that nobody can tell the owner of may be
+// another volume's, or the only copy.
+func (p *Pool) deleteCorrupt(id string, v *volume) error {
+	_, err := p.disk.root.Lstat(volumePath(id))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; it is not deleted unseen: put its files back from a backup and restart, or move %s away and delete the volume again",
+			v.refuse, filepath.Join(p.dir, volumePath(id)))
 	}
 	if err := p.discard(id, v); err != nil {
 		return fmt.Errorf("volume %s: delete: %w", id, fd.Errno(err))
@@ -191,9 +207,9 @@ func (p *Pool) isUnsure(v *volume) bool {
 	return v.unsure
 }
 
-// grow makes file and record r.Size long. A longer file is what an earlier
-// attempt left: nothing can have been written there, and it is cut only after
-// the record that is on the disk is sure to promise no more.
+// grow makes file and record r.Size long. A longer file stays as long as it is:
+// what lies beyond the record may be all that is left of a volume whose record
+// was put back from an older copy.
 func (p *Pool) grow(v *volume, r blockdev.Record) (err error) {
 	name := dataPath(r.ID)
 	f, err := p.disk.openRegular(name, os.O_RDWR)
@@ -205,16 +221,26 @@ func (p *Pool) grow(v *volume, r blockdev.Record) (err error) {
 	if err != nil {
 		return err
 	}
-	if st.Size() < r.Size {
-		if err := p.disk.truncate(f, name, r.Size); err != nil {
-			return err
-		}
+	before := st.Size()
+	if before < r.Size {
+		err = p.disk.truncate(f, name, r.Size)
 	}
-	if err := p.writeRecord(v, r); err != nil {
-		return err
+	if err == nil {
+		err = p.writeRecord(v, r)
 	}
-	if st.Size() > r.Size {
-		return p.disk.truncate(f, name, r.Size)
+	if err != nil && before < r.Size {
+		err = errors.Join(err, p.cutBack(f, r.ID, before))
 	}
-	return nil
+	return err
+}
+
+// cutBack takes back what a Resize that failed has grown. Nobody was told of
+// it, so nothing was written there. It does so only while the record that lies
+// on the disk promises no more: one that could not be read might.
+func (p *Pool) cutBack(f *os.File, id string, size int64) error {
+	r, err := p.disk.readRecord(id)
+	if err != nil || r.Size > size {
+		return nil // a longer file does no harm, a shorter one is the end of the volume
+	}
+	return p.disk.truncate(f, dataPath(id), size)
 }

@@ -15,6 +15,9 @@ import (
 // makes room, and a crash in between leaves a volume that can be deleted again.
 func (m *Manager) Delete(ctx context.Context, id string) error {
 	e, err := m.lookup(ctx, id)
+	if errors.Is(err, blockdev.ErrCorrupt) {
+		return m.deleteRefused(ctx, id, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -24,6 +27,20 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 		}
 		return m.delete(ctx, e)
 	})
+}
+
+// deleteRefused is for a volume that is not served, because what the pool has of
+// it cannot be relied on. The pool says how it can be deleted, and does it once
+// that was done; one whose record is merely not ours to trust stays.
+func (m *Manager) deleteRefused(ctx context.Context, id string, refusal error) error {
+	uuid, err := parseID(m.pool.ID(), id)
+	if err != nil {
+		return err
+	}
+	if m.refused[uuid] != nil {
+		return fmt.Errorf("%w; it is not deleted unseen: mend its record, or move its directory out of the pool, and restart the controller", refusal)
+	}
+	return runError(ctx, m.ops, uuid, func() error { return m.pool.Delete(ctx, uuid) })
 }
 
 func (m *Manager) delete(ctx context.Context, e *entry) error {

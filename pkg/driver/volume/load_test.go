@@ -3,6 +3,8 @@ package volume
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -104,6 +106,30 @@ func TestOpenRefusesWhatHasNoName(t *testing.T) {
 	if strings.Contains(err.Error(), "planted") {
 		t.Errorf("the error repeats the record: %v", err)
 	}
+}
+
+// TestDeleteDamaged: a volume whose record does not read is deleted once it was
+// moved out of the pool, as the error says.
+func TestDeleteDamaged(t *testing.T) {
+	r := newRig(t)
+	v := r.create(t, "bad")
+	r.stop(t)
+	home := filepath.Join(r.dir, "volumes", v.UUID)
+	if err := os.WriteFile(filepath.Join(home, "record.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = rigOver(t, r.dir)
+	s := Idempotent(r.Manager)
+	err := s.Delete(t.Context(), v.ID)
+	wantErr(t, "in its place", err, blockdev.ErrCorrupt)
+	if !strings.Contains(err.Error(), home) {
+		t.Errorf("the error does not say what to move: %v", err)
+	}
+	if err := os.Rename(home, filepath.Join(t.TempDir(), "away")); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "moved away", s.Delete(t.Context(), v.ID), nil)
+	wantErr(t, "again", s.Delete(t.Context(), v.ID), nil)
 }
 
 // TestOpenWithANameTwice: both volumes are served by their ids; the name can

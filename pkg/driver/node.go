@@ -72,6 +72,7 @@ type Node struct {
 	started time.Time
 	// tools tells what programs the node lacks.
 	tools func() error
+	ready *readiness
 }
 
 var _ csi.NodeServer = (*Node)(nil)
@@ -97,9 +98,11 @@ func newNode(opts NodeOptions, id NodeIdentity, disks diskAttacher, mounts diskM
 	if err != nil {
 		return nil, err
 	}
-	return &Node{
+	n := &Node{
 		opts: opts, id: id, disks: disks, mounts: mounts, stages: kept, log: log, started: time.Now(), tools: mount.CheckTools,
-	}, nil
+	}
+	n.ready = &readiness{look: n.missing}
+	return n, nil
 }
 
 // ID is the node's id.
@@ -108,13 +111,16 @@ func (n *Node) ID() NodeID { return n.id.NodeID }
 // Ready tells whether volumes can be staged here; the error names what is
 // missing and the way out.
 func (n *Node) Ready(ctx context.Context) (bool, error) {
+	err := n.ready.check(ctx)
+	return err == nil, err
+}
+
+// missing looks at what staging needs of this machine.
+func (n *Node) missing(ctx context.Context) error {
 	if err := n.disks.Preflight(ctx); err != nil {
-		return false, err
+		return err
 	}
-	if err := n.tools(); err != nil {
-		return false, err
-	}
-	return true, nil
+	return n.tools()
 }
 
 // NodeGetInfo tells who this node is and how many volumes it takes.

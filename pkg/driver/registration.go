@@ -24,6 +24,7 @@ const registrationSocket = Name + "-reg.sock"
 // version of CSI's first major.
 const csiVersion = "1.0.0"
 
+// What registering with kubelet fails with; test with errors.Is.
 var (
 	// ErrSecondPlugin: another node plugin of this driver runs on this
 	// machine.

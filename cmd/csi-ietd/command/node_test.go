@@ -47,7 +47,11 @@ func startNode(t *testing.T, root string, flags ...string) *runningNode {
 	done := make(chan error, 1)
 	go func() { done <- cmd.ExecuteContext(ctx); close(done) }()
 	n.done = done
-	t.Cleanup(func() { stop(); <-done })
+	t.Cleanup(func() {
+		stop()
+		for range done {
+		}
+	})
 	return n
 }
 

@@ -238,9 +238,9 @@ func (p *Pool) grow(v *volume, r blockdev.Record) (err error) {
 // it, so nothing was written there. It does so only while the record that lies
 // on the disk promises no more: one that could not be read might.
 func (p *Pool) cutBack(f *os.File, id string, size int64) error {
-	r, err := p.disk.readRecord(id)
-	if err != nil || r.Size > size {
-		return nil // a longer file does no harm, a shorter one is the end of the volume
+	// A longer file does no harm; a shorter one is the end of the volume.
+	if r, err := p.disk.readRecord(id); err == nil && r.Size <= size {
+		return p.disk.truncate(f, dataPath(id), size)
 	}
-	return p.disk.truncate(f, dataPath(id), size)
+	return nil
 }

@@ -89,9 +89,9 @@ func (o mkfsOption) check(value string) error {
 		name, v, given := strings.Cut(part, "=")
 		switch {
 		case o.features:
-			name, v = "", strings.TrimPrefix(part, "^")
+			v = strings.TrimPrefix(part, "^")
 		case o.sub == nil:
-			name, v = "", value
+			v = value
 		case !slices.Contains(o.sub, name):
 			return fmt.Errorf("%q is not one of %s", name, strings.Join(o.sub, " "))
 		case !given:

@@ -57,6 +57,9 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.certificates(); err != nil {
 		return err
 	}
+	if err := c.makeBase(ctx); err != nil {
+		return fmt.Errorf("the nodes' images: %w", err)
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := c.startControlPlane(gctx)

@@ -5,10 +5,12 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,10 +73,8 @@ func (c *Cluster) bootNodes(ctx context.Context) error {
 		if err := c.pki.kubeconfig(name, "system:node:"+name, "system:nodes"); err != nil {
 			return err
 		}
-		configs[i] = lab.GuestConfig{
-			Name: name, Memory: nodeMemory, State: nodeDisk,
-			Keep: []string{"/var/lib/containerd", "/var/lib/cni", "/var/log/pods"},
-		}
+		configs[i] = nodeConfig(name)
+		configs[i].Base = c.base()
 	}
 	guests, err := c.lab.BootAll(ctx, configs...)
 	if err != nil {
@@ -88,6 +88,46 @@ func (c *Cluster) bootNodes(ctx context.Context) error {
 		starts.Go(func() error { return n.start(ctx) })
 	}
 	return starts.Wait()
+}
+
+func nodeConfig(name string) lab.GuestConfig {
+	return lab.GuestConfig{Name: name, Memory: nodeMemory, State: nodeDisk,
+		Keep: []string{"/var/lib/containerd", "/var/lib/cni", "/var/log/pods"}}
+}
+
+// base is the disk that every node begins with: the cluster's images are in
+// containerd's store.
+func (c *Cluster) base() string { return filepath.Join(c.images, "node.ext4") }
+
+// makeBase makes that disk, once for the images: to import them takes a guest
+// a minute and more.
+func (c *Cluster) makeBase(ctx context.Context) error {
+	if _, err := os.Stat(c.base()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	guest, err := c.lab.Boot(ctx, nodeConfig("base"))
+	if err != nil {
+		return err
+	}
+	n := &Node{Guest: guest, cluster: c}
+	containerd, err := n.startContainerd(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.importImages(ctx); err != nil {
+		return err
+	}
+	if err := containerd.Signal(ctx, syscall.SIGTERM); err != nil {
+		return err
+	}
+	if _, err := containerd.Wait(ctx); err != nil {
+		return err
+	}
+	if err := n.Halt(ctx); err != nil {
+		return err
+	}
+	c.say("the nodes' images")
+	return n.SaveState(c.base())
 }
 
 // PowerOn boots a node that is off.
@@ -106,8 +146,7 @@ func (n *Node) start(ctx context.Context) error {
 		run  func(context.Context) error
 	}{
 		{"preparing", n.prepare},
-		{"containerd", n.startContainerd},
-		{"images", n.importImages},
+		{"containerd", func(ctx context.Context) error { _, err := n.startContainerd(ctx); return err }},
 		{"kubelet", n.startKubelet},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -145,24 +184,30 @@ func (n *Node) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return firstError(
-		n.WriteFile(ctx, "/etc/containerd/lab.toml", containerdConfig, 0),
-		n.WriteFile(ctx, "/etc/kubernetes/kubelet.yaml", kubeletConfig, 0))
+	return n.WriteFile(ctx, "/etc/kubernetes/kubelet.yaml", kubeletConfig, 0)
 }
 
-func (n *Node) startContainerd(ctx context.Context) error {
-	_, err := n.Start(ctx, agent.Command{Args: n.inNet("containerd", "-c", "/etc/containerd/lab.toml"), Log: n.guestLog("containerd")})
+func (n *Node) startContainerd(ctx context.Context) (*agent.Process, error) {
+	const config = "/etc/containerd/lab.toml"
+	if err := n.WriteFile(ctx, config, containerdConfig, 0); err != nil {
+		return nil, err
+	}
+	process, err := n.Start(ctx, agent.Command{Args: n.inNet("containerd", "-c", config), Env: lessGarbage, Log: n.guestLog("containerd")})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer after %v", startTimeout))
 	defer cancel()
 	// A program's start costs a guest 60 ms.
-	return poll(ctx, time.Second, func(ctx context.Context) error {
+	return process, poll(ctx, time.Second, func(ctx context.Context) error {
 		_, err := n.Output(ctx, "ctr", "version")
 		return err
 	})
 }
+
+// lessGarbage trades memory, which the guests have, for their one processor's
+// time.
+var lessGarbage = []string{"GOGC=400"}
 
 // importImages imports the cluster's own archives.
 func (n *Node) importImages(ctx context.Context) error {
@@ -210,15 +255,17 @@ func (n *Node) startKubelet(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kubelet"), Args: n.inNet(bin+"/kubelet",
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kubelet"), Env: lessGarbage, Args: n.inNet(bin+"/kubelet",
 			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.conf",
-			"--hostname-override="+n.Name, "--node-ip="+n.Address(), "--v=2")})
+			"--hostname-override="+n.Name, "--node-ip="+n.Address(),
+			"--housekeeping-interval=1m", "--v=2")})
 		return err
 	})
 	g.Go(func() error {
-		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kube-proxy"), Args: n.inNet(bin+"/kube-proxy",
+		_, err := n.Start(ctx, agent.Command{Log: n.guestLog("kube-proxy"), Env: lessGarbage, Args: n.inNet(bin+"/kube-proxy",
 			"--kubeconfig=/etc/kubernetes/proxy.conf", "--proxy-mode=iptables", "--hostname-override="+n.Name,
-			"--cluster-cidr="+podNet, "--conntrack-max-per-core=0", "--metrics-bind-address=127.0.0.1:10249", "--v=2")})
+			"--cluster-cidr="+podNet, "--conntrack-max-per-core=0", "--iptables-sync-period=10m",
+			"--metrics-bind-address=127.0.0.1:10249", "--v=2")})
 		return err
 	})
 	return g.Wait()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,6 +27,9 @@ type GuestConfig struct {
 	// its power fails: /var/lib/kubelet, /var/lib/csi-ietd and open-iscsi's
 	// database. 0: they lie in memory and a reboot loses them.
 	State int64
+	// Base is a disk, of [Guest.SaveState], that State begins as. It is only
+	// read.
+	Base string
 	// Keep are further directories that lie on State.
 	Keep []string
 
@@ -119,13 +123,16 @@ func (g *Guest) dir() string { return filepath.Join(g.lab.dir, g.cfg.Name) }
 func (g *Guest) diskPath(i int) string { return filepath.Join(g.dir(), "disk"+strconv.Itoa(i)+".img") }
 
 func (g *Guest) makeDisks(ctx context.Context) error {
-	for i, size := range append([]int64{g.cfg.State}, g.cfg.Disks...) {
-		if err := makeSparse(g.diskPath(i), size); err != nil {
+	for i, size := range g.cfg.Disks {
+		if err := makeSparse(g.diskPath(i+1), size); err != nil {
 			return err
 		}
 	}
-	if g.cfg.State == 0 {
-		return nil
+	if g.cfg.State == 0 || g.cfg.Base != "" {
+		return nil // User Mode Linux makes the copy-on-write file by itself
+	}
+	if err := makeSparse(g.diskPath(0), g.cfg.State); err != nil {
+		return err
 	}
 	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", g.diskPath(0)).CombinedOutput()
 	if err != nil {
@@ -233,7 +240,11 @@ func (g *Guest) kernelArgs() []string {
 		"LAB_INDEX=" + strconv.Itoa(g.index), "LAB_ANNOUNCE=" + g.lab.bell.Addr().String(),
 	}
 	if g.cfg.State > 0 {
-		args = append(args, "ubd0="+g.diskPath(0), "LAB_STATE=/dev/ubda", "LAB_KEEP="+strings.Join(g.cfg.Keep, ":"))
+		disk := g.diskPath(0)
+		if g.cfg.Base != "" {
+			disk += "," + g.cfg.Base
+		}
+		args = append(args, "ubd0="+disk, "LAB_STATE=/dev/ubda", "LAB_KEEP="+strings.Join(g.cfg.Keep, ":"))
 	}
 	for i := range g.cfg.Disks {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, g.diskPath(i+1)))
@@ -275,6 +286,21 @@ func (g *Guest) Halt(ctx context.Context) error {
 		g.Kill()
 		return context.Cause(ctx)
 	}
+}
+
+// SaveState moves the state of a guest that was halted to a file, for others
+// to begin with. That is the guest's end; the next one has its addresses.
+func (g *Guest) SaveState(path string) error {
+	part := path + ".part"
+	// The logs may lie on another file system.
+	out, err := exec.Command("cp", "--sparse=always", g.diskPath(0), part).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("saving %s's state: %w: %s", g.Name, err, out)
+	}
+	g.lab.mu.Lock()
+	defer g.lab.mu.Unlock()
+	g.lab.guests = slices.DeleteFunc(g.lab.guests, func(other *Guest) bool { return other == g })
+	return errors.Join(removeTaps(g.index), os.Remove(g.diskPath(0)), os.Rename(part, path))
 }
 
 // CutNetwork drops every packet between the guest and the storage network

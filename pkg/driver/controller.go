@@ -94,12 +94,10 @@ func checkCreateFields(req *csi.CreateVolumeRequest) error {
 		return invalidField("name", "it holds a control character")
 	case req.GetVolumeContentSource() != nil:
 		return invalidField("volume_content_source", "volumes are made empty; snapshots and clones are not supported")
-	case req.GetAccessibilityRequirements() != nil:
-		return invalidField("accessibility_requirements", "there is no topology")
 	case len(req.GetMutableParameters()) > 0:
 		return invalidField("mutable_parameters", "there are none")
 	}
-	return nil
+	return checkRequirement(req.GetAccessibilityRequirements())
 }
 
 // bannedInName: control characters but tab, line feed and carriage return.

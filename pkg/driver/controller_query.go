@@ -54,7 +54,7 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 		return nil, err
 	}
 	var bytes int64
-	if req.GetAccessibleTopology() == nil && unsupported(capabilities, req.GetParameters(), nil) == "" {
+	if reaches(req.GetAccessibleTopology()) && unsupported(capabilities, req.GetParameters(), nil) == "" {
 		if bytes, err = c.volumes.Available(ctx); err != nil {
 			return nil, err
 		}

@@ -125,17 +125,18 @@ func TestCreateVolumeCodes(t *testing.T) {
 		code  codes.Code
 		words []string
 	}{
-		"no name":            {&csi.CreateVolumeRequest{VolumeCapabilities: ext4}, codes.InvalidArgument, []string{"name"}},
-		"control character":  {&csi.CreateVolumeRequest{Name: "a\x07", VolumeCapabilities: ext4}, codes.InvalidArgument, []string{"name"}},
-		"no capabilities":    {&csi.CreateVolumeRequest{Name: "a"}, codes.InvalidArgument, []string{"volume_capabilities"}},
-		"no access type":     {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{{AccessMode: ext4[0].GetAccessMode()}}}, codes.InvalidArgument, []string{"volume_capabilities[0].access_type"}},
-		"no access mode":     {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{ext4[0], {AccessType: ext4[0].GetAccessType()}}}, codes.InvalidArgument, []string{"volume_capabilities[1].access_mode"}},
-		"other fs":           {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{mountCapability("zfs")}}, codes.InvalidArgument, []string{"zfs"}},
-		"single writer":      {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{blockCapability(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)}}, codes.InvalidArgument, []string{"MULTI_NODE_SINGLE_WRITER"}},
-		"parameter":          {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, Parameters: map[string]string{"speed": "fast"}}, codes.InvalidArgument, []string{"speed"}},
-		"mutable parameter":  {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, MutableParameters: map[string]string{"iops": "1"}}, codes.InvalidArgument, []string{"mutable_parameters"}},
-		"source":             {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, VolumeContentSource: &csi.VolumeContentSource{}}, codes.InvalidArgument, []string{"volume_content_source"}},
-		"topology":           {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, AccessibilityRequirements: &csi.TopologyRequirement{}}, codes.InvalidArgument, []string{"accessibility_requirements"}},
+		"no name":           {&csi.CreateVolumeRequest{VolumeCapabilities: ext4}, codes.InvalidArgument, []string{"name"}},
+		"control character": {&csi.CreateVolumeRequest{Name: "a\x07", VolumeCapabilities: ext4}, codes.InvalidArgument, []string{"name"}},
+		"no capabilities":   {&csi.CreateVolumeRequest{Name: "a"}, codes.InvalidArgument, []string{"volume_capabilities"}},
+		"no access type":    {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{{AccessMode: ext4[0].GetAccessMode()}}}, codes.InvalidArgument, []string{"volume_capabilities[0].access_type"}},
+		"no access mode":    {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{ext4[0], {AccessType: ext4[0].GetAccessType()}}}, codes.InvalidArgument, []string{"volume_capabilities[1].access_mode"}},
+		"other fs":          {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{mountCapability("zfs")}}, codes.InvalidArgument, []string{"zfs"}},
+		"single writer":     {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: []*csi.VolumeCapability{blockCapability(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)}}, codes.InvalidArgument, []string{"MULTI_NODE_SINGLE_WRITER"}},
+		"parameter":         {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, Parameters: map[string]string{"speed": "fast"}}, codes.InvalidArgument, []string{"speed"}},
+		"mutable parameter": {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, MutableParameters: map[string]string{"iops": "1"}}, codes.InvalidArgument, []string{"mutable_parameters"}},
+		"source":            {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, VolumeContentSource: &csi.VolumeContentSource{}}, codes.InvalidArgument, []string{"volume_content_source"}},
+		"topology": {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, AccessibilityRequirements: &csi.TopologyRequirement{
+			Requisite: []*csi.Topology{{Segments: map[string]string{"zone": "a"}}}}}, codes.ResourceExhausted, []string{segmentKey}},
 		"negative size":      {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, CapacityRange: size(-1, 0)}, codes.InvalidArgument, []string{"capacity_range.required_bytes"}},
 		"negative limit":     {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, CapacityRange: size(0, -1)}, codes.InvalidArgument, []string{"capacity_range.limit_bytes"}},
 		"limit below":        {&csi.CreateVolumeRequest{Name: "a", VolumeCapabilities: ext4, CapacityRange: size(2, 1)}, codes.OutOfRange, nil},
@@ -377,7 +378,7 @@ func TestGetCapacity(t *testing.T) {
 	for name, req := range map[string]*csi.GetCapacityRequest{
 		"file system": {VolumeCapabilities: []*csi.VolumeCapability{mountCapability("ntfs")}},
 		"parameter":   {Parameters: map[string]string{"speed": "fast"}},
-		"topology":    {AccessibleTopology: &csi.Topology{}},
+		"topology":    {AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "a"}}},
 	} {
 		if got := capacity(req); got != 0 {
 			t.Errorf("unsupported %s: %d bytes available", name, got)

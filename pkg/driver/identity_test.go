@@ -29,12 +29,13 @@ func TestPluginCapabilities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var controller, online bool
+	var controller, topology, online bool
 	for _, c := range resp.GetCapabilities() {
 		controller = controller || c.GetService().GetType() == csi.PluginCapability_Service_CONTROLLER_SERVICE
+		topology = topology || c.GetService().GetType() == csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS
 		online = online || c.GetVolumeExpansion().GetType() == csi.PluginCapability_VolumeExpansion_ONLINE
 	}
-	if !controller || !online || len(resp.GetCapabilities()) != 2 {
+	if !controller || !topology || !online || len(resp.GetCapabilities()) != 3 {
 		t.Errorf("capabilities = %v", resp.GetCapabilities())
 	}
 }

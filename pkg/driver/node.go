@@ -125,7 +125,9 @@ func (n *Node) missing(ctx context.Context) error {
 
 // NodeGetInfo tells who this node is and how many volumes it takes.
 func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: n.id.NodeID.String(), MaxVolumesPerNode: n.opts.MaxVolumes}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId: n.id.NodeID.String(), MaxVolumesPerNode: n.opts.MaxVolumes, AccessibleTopology: segment(),
+	}, nil
 }
 
 // NodeGetCapabilities tells what this node can do.

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test unit conformance kernel e2e cluster-up cluster-down lint fuzz lab clean
+.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel e2e cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,13 +15,28 @@ deps:
 build: ## static bin/csi-ietd
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/csi-ietd ./cmd/csi-ietd
 
+image: deps ## bin/image: OCI archives of both images, and what is in them (PLATFORMS, VERSION)
+	hack/image/build
+
+image-lock: ## renew the pinned Debian packages of the node's image
+	deploy/images/node/rootfs --update
+
+manifests: ## deploy/kubernetes from the chart
+	hack/chart/generate
+
 demo: deps ## a volume's whole life on real kernels, step by step (root)
 	@go run ./test/e2e/demo
 
-test: unit conformance kernel ## unit tests with the race detector, other people's initiators, the lab (root)
+test: unit packaging conformance kernel ## unit tests with the race detector, chart and images, other people's initiators, the lab (root)
 
 unit: deps
 	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/lab/... ./test/e2e/writer/...
+
+# The chart against four releases of Kubernetes, the manifests in step with it,
+# and the images' archives.
+packaging: deps
+	cd hack/image && go test ./...
+	cd hack/chart && go test -timeout 20m ./...
 
 conformance: deps
 	go test -count=1 -timeout 10m -v ./test/e2e/conformance
@@ -44,6 +59,8 @@ cluster-down: ## end that cluster
 
 lint: deps ## formatting, static checks, import rules, shell scripts
 	hack/golangci-lint run
+	cd hack/image && ../golangci-lint run --config ../../.golangci.yml
+	cd hack/chart && ../golangci-lint run --config ../../.golangci.yml
 	hack/lint
 
 fuzz: ## every fuzz target for FUZZTIME (10s)

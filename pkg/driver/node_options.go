@@ -52,7 +52,7 @@ type NodeOptions struct {
 func DefaultNodeOptions() NodeOptions {
 	return NodeOptions{
 		Endpoint: defaultNodeEndpoint, KubeletRoot: defaultKubeletRoot, MaxVolumes: defaultMaxVolumes,
-		ReplacementTimeout: 600 * time.Second, DetachGrace: 30 * time.Second,
+		ReplacementTimeout: 600 * time.Second, DetachGrace: 5 * time.Minute,
 	}
 }
 

@@ -263,7 +263,7 @@ func TestCapacity(t *testing.T) {
 	s.createPod("late", podSpec("late"))
 	s.awaitEvent("late", "not have enough free storage")
 	s.claim("now", "100Ti", ofClass(s.class(nil)))
-	s.awaitEvent("now", "ResourceExhausted", "pool")
+	s.awaitEvent("now", "OutOfRange", "the pool holds")
 }
 
 // TestBadInput: what is wrong is said where the user looks.

@@ -1,5 +1,5 @@
 # Makes a guest fit to be a node. Variables come before.
-modprobe -a br_netfilter veth bridge nf_conntrack xt_conntrack xt_comment xt_mark xt_addrtype xt_nat \
+modprobe -a loop br_netfilter veth bridge nf_conntrack xt_conntrack xt_comment xt_mark xt_addrtype xt_nat \
   xt_MASQUERADE xt_statistic xt_multiport xt_tcpudp xt_recent ipt_REJECT nf_reject_ipv4 \
   iptable_nat iptable_filter iptable_mangle nfnetlink nf_conntrack_netlink
 if [ -n "$ISOLATED" ]; then

@@ -65,7 +65,7 @@ func runDocumented(ctx context.Context, script string, env ...string) (string, e
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(bin)
+	defer func() { _ = os.RemoveAll(bin) }()
 	// The images under test are not those of a release.
 	helm := fmt.Sprintf("#!/bin/sh\ncase $1 in install | upgrade) set -- \"$@\" %s ;; esac\nexec hack/helm \"$@\"\n",
 		strings.Join(imageValues(), " "))

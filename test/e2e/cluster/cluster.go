@@ -80,7 +80,7 @@ func (c *Cluster) up(ctx context.Context) error {
 }
 
 func (c *Cluster) say(format string, args ...any) {
-	fmt.Fprintf(c.progress, "%5.1f s  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(c.progress, "%5.1f s  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // Node returns the node of that name.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -159,40 +161,31 @@ func (a *act) grow(ctx context.Context) (string, error) {
 	return size + " free, by the file system", err
 }
 
-// sessions shows both ends: what the controller has published, and who is
-// connected to its portal.
+// sessions shows what the target knows of its sessions.
 func (a *act) sessions(ctx context.Context) (string, error) {
-	volumes, err := a.controller.ListVolumes(ctx, &csi.ListVolumesRequest{})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+httpAddress+"/debug/sessions", nil)
 	if err != nil {
 		return "", err
 	}
-	var lines []string
-	for _, entry := range volumes.Entries {
-		for _, id := range entry.Status.GetPublishedNodeIds() {
-			lines = append(lines, "published to "+a.nameOf(id))
-		}
-	}
-	connected, err := a.lab.Outside.Output(ctx, "ss", "-Htn", "state", "established", "src", a.controller.Portal)
+	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(connected) {
-		fields := strings.Fields(line)
-		lines = append(lines, "connected from "+fields[len(fields)-1])
+	defer answer.Body.Close()
+	var sessions []struct {
+		Target, Initiator       string
+		BytesRead, BytesWritten uint64
+		Remote                  []string
 	}
-	if len(lines) != 2 || !strings.Contains(lines[1], a.nodes[1].Guest.Storage+":") {
-		return "", fmt.Errorf("want node-2 alone, got %q", lines)
+	if err := json.NewDecoder(answer.Body).Decode(&sessions); err != nil {
+		return "", err
 	}
-	return strings.Join(lines, ", "), nil
-}
-
-func (a *act) nameOf(id string) string {
-	for _, n := range a.nodes {
-		if n.ID == id {
-			return n.Guest.Name
-		}
+	if len(sessions) != 1 || len(sessions[0].Remote) != 1 || !strings.HasPrefix(sessions[0].Remote[0], a.nodes[1].Guest.Storage+":") {
+		return "", fmt.Errorf("want one session, from node-2, got %+v", sessions)
 	}
-	return id
+	s := sessions[0]
+	return fmt.Sprintf("%s from %s on %s: %d KiB read, %d KiB written", s.Initiator, s.Remote[0], s.Target,
+		s.BytesRead>>10, s.BytesWritten>>10), nil
 }
 
 func (a *act) remove(ctx context.Context) (string, error) {

@@ -40,13 +40,16 @@ type stage struct {
 	nodes      []*lab.Node
 }
 
+// httpAddress is where the controller tells of itself, in the lab's network.
+const httpAddress = "127.0.0.1:9810"
+
 func setUp(ctx context.Context, guests int) (*stage, error) {
 	l, err := lab.New(ctx, lab.Config{Name: "demo"})
 	if err != nil {
 		return nil, err
 	}
 	s := &stage{lab: l, nodes: make([]*lab.Node, guests)}
-	if s.controller, err = l.StartController(ctx, l.Outside); err != nil {
+	if s.controller, err = l.StartController(ctx, l.Outside, "--http-address", httpAddress); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	if err := s.startNodes(ctx); err != nil {

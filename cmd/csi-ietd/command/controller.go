@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -40,9 +38,7 @@ func newControllerCommand() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return runController(ctx, o)
+			return runController(cmd.Context(), o)
 		},
 	}
 	o.AddFlags(cmd.Flags())

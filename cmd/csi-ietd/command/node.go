@@ -3,9 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/spf13/cobra"
@@ -29,9 +26,7 @@ func newNodeCommand() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return runNode(ctx, o)
+			return runNode(cmd.Context(), o)
 		},
 	}
 	o.AddFlags(cmd.Flags())

@@ -16,7 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	storagev1client "k8s.io/client-go/kubernetes/typed/storage/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
@@ -42,7 +43,8 @@ const taintBackoffReset = 30 * time.Minute
 
 // StartupTaint removes this node's startup taint.
 type StartupTaint struct {
-	Client kubernetes.Interface
+	Nodes    corev1client.NodeInterface
+	CSINodes storagev1client.CSINodeInterface
 	// NodeName is the Kubernetes node, NodeID what our NodeGetInfo says of
 	// it: an entry in CSINode with another id was left by another plugin.
 	NodeName, NodeID string
@@ -72,9 +74,8 @@ func (t StartupTaint) awaitRegistered(ctx context.Context) error {
 // watchRegistered looks, and then watches what changes since, until the driver
 // is in the node's CSINode; a watch that the API server ended is errWatchEnded.
 func (t StartupTaint) watchRegistered(ctx context.Context) error {
-	nodes := t.Client.StorageV1().CSINodes()
 	only := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, t.NodeName).String()}
-	list, err := nodes.List(ctx, only)
+	list, err := t.CSINodes.List(ctx, only)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (t StartupTaint) watchRegistered(ctx context.Context) error {
 		return nil
 	}
 	only.ResourceVersion = list.ResourceVersion
-	changes, err := nodes.Watch(ctx, only)
+	changes, err := t.CSINodes.Watch(ctx, only)
 	if err != nil {
 		return err
 	}
@@ -141,8 +142,7 @@ func (t StartupTaint) untaint(ctx context.Context) error {
 func (t StartupTaint) tryUntaint(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, taintPatience)
 	defer cancel()
-	nodes := t.Client.CoreV1().Nodes()
-	node, err := nodes.Get(ctx, t.NodeName, metav1.GetOptions{})
+	node, err := t.Nodes.Get(ctx, t.NodeName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (t StartupTaint) tryUntaint(ctx context.Context) error {
 	if patch == nil || err != nil {
 		return err
 	}
-	if _, err := nodes.Patch(ctx, t.NodeName, types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := t.Nodes.Patch(ctx, t.NodeName, types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("Removed the startup taint", "taint", StartupTaintKey, "node", t.NodeName)

@@ -52,7 +52,7 @@ func inTaintWorld(t *testing.T, objects []runtime.Object, test func(w *taintWorl
 		ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logr.Discard()))
 		w := &taintWorld{Clientset: fake.NewClientset(objects...), t: t, stop: stop, done: make(chan error, 1)}
 		w.ready.Store(true)
-		taint := StartupTaint{Client: w, NodeName: taintedNode, NodeID: taintedNodeID, Ready: w.isReady}
+		taint := StartupTaint{Nodes: w.CoreV1().Nodes(), CSINodes: w.StorageV1().CSINodes(), NodeName: taintedNode, NodeID: taintedNodeID, Ready: w.isReady}
 		defer synctest.Wait()
 		defer stop()
 		test(w, func() {

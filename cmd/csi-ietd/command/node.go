@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"k8s.io/client-go/kubernetes"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	storagev1client "k8s.io/client-go/kubernetes/typed/storage/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -71,11 +72,20 @@ func startupTaint(o driver.NodeOptions, node *driver.Node) (func(context.Context
 		return nil, fmt.Errorf("--remove-startup-taint needs a pod with a service account token: %w", err)
 	}
 	config.UserAgent = driver.Name + "/" + driver.Version()
-	client, err := kubernetes.NewForConfig(config)
+	// The clients of these two groups alone: those of all of Kubernetes would
+	// make the program a quarter larger.
+	nodes, err := corev1client.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("--remove-startup-taint: %w", err)
 	}
-	taint := driver.StartupTaint{Client: client, NodeName: o.NodeName, NodeID: node.ID().String(), Ready: node.Ready}
+	csiNodes, err := storagev1client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("--remove-startup-taint: %w", err)
+	}
+	taint := driver.StartupTaint{
+		Nodes: nodes.Nodes(), CSINodes: csiNodes.CSINodes(),
+		NodeName: o.NodeName, NodeID: node.ID().String(), Ready: node.Ready,
+	}
 	return func(ctx context.Context) {
 		// It fails only when the process is about to end.
 		if err := taint.Remove(ctx); err != nil {

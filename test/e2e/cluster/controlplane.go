@@ -33,7 +33,7 @@ func (c *Cluster) certificates() error {
 	if c.pki, err = newPKI(filepath.Join(c.lab.Dir(), "pki")); err != nil {
 		return err
 	}
-	return firstError(
+	return errors.Join(
 		c.pki.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"},
 			[]string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
 			net.ParseIP(apiServerIP), net.ParseIP("127.0.0.1"), net.ParseIP(apiServiceIP)),

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -49,7 +50,7 @@ func newPKI(dir string) (*pki, error) {
 	if p.cert, err = x509.ParseCertificate(der); err != nil {
 		return nil, err
 	}
-	return p, firstError(p.write("ca.crt", "CERTIFICATE", der), p.serviceAccountKeys())
+	return p, errors.Join(p.write("ca.crt", "CERTIFICATE", der), p.serviceAccountKeys())
 }
 
 func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
@@ -74,7 +75,7 @@ func (p *pki) serviceAccountKeys() error {
 	if err != nil {
 		return err
 	}
-	return firstError(p.writeKey("sa.key", key), p.write("sa.pub", "PUBLIC KEY", public))
+	return errors.Join(p.writeKey("sa.key", key), p.write("sa.pub", "PUBLIC KEY", public))
 }
 
 // issue makes a certificate for both ends of a connection: name.crt, name.key.
@@ -90,7 +91,7 @@ func (p *pki) issue(name string, subject pkix.Name, names []string, addresses ..
 	if err != nil {
 		return err
 	}
-	return firstError(p.write(name+".crt", "CERTIFICATE", der), p.writeKey(name+".key", key))
+	return errors.Join(p.write(name+".crt", "CERTIFICATE", der), p.writeKey(name+".key", key))
 }
 
 // kubeconfig issues a certificate for a user and writes name.kubeconfig, which
@@ -131,13 +132,4 @@ func (p *pki) writeKey(name string, key crypto.Signer) error {
 
 func (p *pki) write(name, kind string, der []byte) error {
 	return os.WriteFile(p.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -88,7 +88,7 @@ func NewNode(opts NodeOptions, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	disks := initiator.New(initiator.Config{
-		InitiatorName: InitiatorName(id.UUID), ReplacementTimeout: opts.ReplacementTimeout, Logger: log,
+		InitiatorName: InitiatorName(id.UUID), ReplacementTimeout: opts.ReplacementTimeout, Proc: opts.HostProc, Logger: log,
 	})
 	return newNode(opts, id, disks, mount.New(nil, log), log)
 }

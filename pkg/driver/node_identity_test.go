@@ -77,7 +77,7 @@ func TestNodeOptions(t *testing.T) {
 	}
 	for name, spoil := range map[string]func(*NodeOptions){
 		"--endpoint": func(o *NodeOptions) { o.Endpoint = "tcp://0.0.0.0:1" }, "--kubelet-root": func(o *NodeOptions) { o.KubeletRoot = "x" },
-		"--plugin-dir": func(o *NodeOptions) { o.PluginDir = "x" }, "--max-volumes": func(o *NodeOptions) { o.MaxVolumes = 0 },
+		"--plugin-dir": func(o *NodeOptions) { o.PluginDir = "x" }, "--host-proc": func(o *NodeOptions) { o.HostProc = "" }, "--max-volumes": func(o *NodeOptions) { o.MaxVolumes = 0 },
 		"--replacement-timeout": func(o *NodeOptions) { o.ReplacementTimeout = time.Second }, "--detach-grace": func(o *NodeOptions) { o.DetachGrace = 0 },
 	} {
 		o := DefaultNodeOptions()

@@ -27,6 +27,9 @@ type NodeOptions struct {
 	// plugins/csi-ietd.io under KubeletRoot. It must survive a restart of
 	// the plugin, and a reboot for the identity's sake.
 	PluginDir string
+	// HostProc is a /proc in which iscsid is found: another than this process's
+	// own where the node is itself a container, as kind's are.
+	HostProc string
 	// NodeName is the Kubernetes node's name; empty means the host's name.
 	NodeName string
 	// MaxVolumes is the number of volumes that the scheduler may put here.
@@ -51,7 +54,7 @@ type NodeOptions struct {
 // DefaultNodeOptions are the options of a node that is given no flag.
 func DefaultNodeOptions() NodeOptions {
 	return NodeOptions{
-		Endpoint: defaultNodeEndpoint, KubeletRoot: defaultKubeletRoot, MaxVolumes: defaultMaxVolumes,
+		Endpoint: defaultNodeEndpoint, KubeletRoot: defaultKubeletRoot, HostProc: "/proc", MaxVolumes: defaultMaxVolumes,
 		ReplacementTimeout: 600 * time.Second, DetachGrace: 5 * time.Minute,
 	}
 }
@@ -61,6 +64,7 @@ func (o *NodeOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Endpoint, "endpoint", o.Endpoint, "CSI socket to serve")
 	fs.StringVar(&o.KubeletRoot, "kubelet-root", o.KubeletRoot, "kubelet's root directory")
 	fs.StringVar(&o.PluginDir, "plugin-dir", o.PluginDir, "directory of this node's identity and of what is staged (default <kubelet-root>/plugins/"+Name+")")
+	fs.StringVar(&o.HostProc, "host-proc", o.HostProc, "the /proc in which iscsid is found, where the node is a container of the machine that runs it")
 	fs.StringVar(&o.NodeName, "node-name", o.NodeName, "name of the Kubernetes node (default the host's name)")
 	fs.Int64Var(&o.MaxVolumes, "max-volumes", o.MaxVolumes, "volumes that this node takes at one time")
 	fs.DurationVar(&o.ReplacementTimeout, "replacement-timeout", o.ReplacementTimeout, "how long I/O waits for a lost target that has one path")
@@ -84,6 +88,9 @@ func (o *NodeOptions) Validate() error {
 	}
 	if !filepath.IsAbs(o.PluginDir) {
 		return fmt.Errorf("--plugin-dir %q: give an absolute path", o.PluginDir)
+	}
+	if !filepath.IsAbs(o.HostProc) {
+		return fmt.Errorf("--host-proc %q: give an absolute path", o.HostProc)
 	}
 	if o.RegistrationDir != "" && !filepath.IsAbs(o.RegistrationDir) {
 		return fmt.Errorf("--registration-dir %q: give an absolute path", o.RegistrationDir)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,8 +26,8 @@ type GuestConfig struct {
 	// its power fails: /var/lib/kubelet, /var/lib/csi-ietd and open-iscsi's
 	// database. 0: they lie in memory and a reboot loses them.
 	State int64
-	// Base is a disk, of [Guest.SaveState], that State begins as. It is only
-	// read.
+	// Base is an ext4 file system that State begins as, with the directories by
+	// their paths. It is only read.
 	Base string
 	// Keep are further directories that lie on State.
 	Keep []string
@@ -238,6 +237,7 @@ func (g *Guest) kernelArgs() []string {
 		"pty.legacy_count=0", // making 256 of them would cost 0.9 s
 		"LAB_RUN=" + g.lab.dir, "LAB_BIN=" + filepath.Join(g.lab.root, "bin"), "LAB_NAME=" + g.Name,
 		"LAB_INDEX=" + strconv.Itoa(g.index), "LAB_ANNOUNCE=" + g.lab.bell.Addr().String(),
+		"LAB_TICKS=" + g.lab.clock.rate(),
 	}
 	if g.cfg.State > 0 {
 		disk := g.diskPath(0)
@@ -286,21 +286,6 @@ func (g *Guest) Halt(ctx context.Context) error {
 		g.Kill()
 		return context.Cause(ctx)
 	}
-}
-
-// SaveState moves the state of a guest that was halted to a file, for others
-// to begin with. That is the guest's end; the next one has its addresses.
-func (g *Guest) SaveState(path string) error {
-	part := path + ".part"
-	// The logs may lie on another file system.
-	out, err := exec.Command("cp", "--sparse=always", g.diskPath(0), part).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("saving %s's state: %w: %s", g.Name, err, out)
-	}
-	g.lab.mu.Lock()
-	defer g.lab.mu.Unlock()
-	g.lab.guests = slices.DeleteFunc(g.lab.guests, func(other *Guest) bool { return other == g })
-	return errors.Join(removeTaps(g.index), os.Remove(g.diskPath(0)), os.Rename(part, path))
 }
 
 // CutNetwork drops every packet between the guest and the storage network

@@ -34,6 +34,7 @@ type Lab struct {
 	Secrets *Secrets
 
 	root, dir string
+	clock     clock
 	server    *agent.Server
 	bell      *doorbell
 	cancel    context.CancelFunc
@@ -50,7 +51,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if root == "" {
 		return nil, errors.New("lab.New outside lab.Main")
 	}
-	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), server: &agent.Server{},
+	l := &Lab{root: root, dir: filepath.Join(root, cfg.Name), clock: readClock(), server: &agent.Server{},
 		waiting: map[string]chan struct{}{}}
 	if err := os.MkdirAll(filepath.Join(l.dir, "outside"), 0o755); err != nil {
 		return nil, err

@@ -21,19 +21,20 @@ const startTimeout = 3 * time.Minute
 type Config struct {
 	Nodes    int       // how many, 1 to 200
 	Programs string    // directory with Kubernetes' programs
-	Images   string    // directory with archives (*.tar) that every node imports
+	Images   []string  // archives of what every node has
 	Progress io.Writer // is told what has been done
 }
 
 // Cluster is a running cluster.
 type Cluster struct {
-	lab              *lab.Lab
-	size             int
-	programs, images string
-	pki              *pki
-	began            time.Time
-	progress         io.Writer
-	nodes            []*Node
+	lab      *lab.Lab
+	size     int
+	programs string
+	images   []string
+	pki      *pki
+	began    time.Time
+	progress io.Writer
+	nodes    []*Node
 }
 
 // Up makes a cluster and returns when all its nodes are Ready. The program
@@ -57,16 +58,18 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.certificates(); err != nil {
 		return err
 	}
-	if err := c.makeBase(ctx); err != nil {
-		return fmt.Errorf("the nodes' images: %w", err)
-	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := c.startControlPlane(gctx)
 		c.say("control plane")
 		return err
 	})
-	g.Go(func() error { return c.bootNodes(gctx) })
+	g.Go(func() error {
+		if err := c.makeBase(gctx); err != nil {
+			return fmt.Errorf("the nodes' images: %w", err)
+		}
+		return c.bootNodes(gctx)
+	})
 	if err := g.Wait(); err != nil {
 		return err
 	}

@@ -58,6 +58,8 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	g.Go(func() error {
 		return c.runOutside(ctx, "kube-controller-manager", "https://127.0.0.1:10257/healthz",
 			"--kubeconfig", c.pki.path("controller-manager.kubeconfig"), "--bind-address=127.0.0.1", "--leader-elect=false",
+			// Tests wait for a lost node to be noticed; the default is 50s.
+			"--node-monitor-grace-period=20s",
 			"--use-service-account-credentials=true",
 			"--service-account-private-key-file", c.pki.path("sa.key"), "--root-ca-file", c.pki.path("ca.crt"))
 	})

@@ -3,14 +3,11 @@ package cluster
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +26,7 @@ var (
 )
 
 const (
+	kibibyte   = 1 << 10
 	gibibyte   = 1 << 30
 	nodeMemory = 2 * gibibyte // touched pages alone take the machine's memory
 	nodeDisk   = 16 * gibibyte
@@ -73,61 +71,21 @@ func (c *Cluster) bootNodes(ctx context.Context) error {
 		if err := c.pki.kubeconfig(name, "system:node:"+name, "system:nodes"); err != nil {
 			return err
 		}
-		configs[i] = nodeConfig(name)
-		configs[i].Base = c.base()
+		configs[i] = lab.GuestConfig{Name: name, Memory: nodeMemory, State: nodeDisk, Base: c.base(),
+			Keep: []string{containerdStore, "/var/lib/cni", "/var/log/pods"}}
 	}
 	guests, err := c.lab.BootAll(ctx, configs...)
 	if err != nil {
 		return err
 	}
 	for i, guest := range guests {
-		c.nodes = append(c.nodes, &Node{Guest: guest, cluster: c, index: i + 1, isolated: i >= 2})
+		c.nodes = append(c.nodes, &Node{Guest: guest, cluster: c, index: i + 1, isolated: i == c.size-1})
 	}
 	starts, ctx := errgroup.WithContext(ctx)
 	for _, n := range c.nodes {
 		starts.Go(func() error { return n.start(ctx) })
 	}
 	return starts.Wait()
-}
-
-func nodeConfig(name string) lab.GuestConfig {
-	return lab.GuestConfig{Name: name, Memory: nodeMemory, State: nodeDisk,
-		Keep: []string{"/var/lib/containerd", "/var/lib/cni", "/var/log/pods"}}
-}
-
-// base is the disk that every node begins with: the cluster's images are in
-// containerd's store.
-func (c *Cluster) base() string { return filepath.Join(c.images, "node.ext4") }
-
-// makeBase makes that disk, once for the images: to import them takes a guest
-// a minute and more.
-func (c *Cluster) makeBase(ctx context.Context) error {
-	if _, err := os.Stat(c.base()); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	guest, err := c.lab.Boot(ctx, nodeConfig("base"))
-	if err != nil {
-		return err
-	}
-	n := &Node{Guest: guest, cluster: c}
-	containerd, err := n.startContainerd(ctx)
-	if err != nil {
-		return err
-	}
-	if err := n.importImages(ctx); err != nil {
-		return err
-	}
-	if err := containerd.Signal(ctx, syscall.SIGTERM); err != nil {
-		return err
-	}
-	if _, err := containerd.Wait(ctx); err != nil {
-		return err
-	}
-	if err := n.Halt(ctx); err != nil {
-		return err
-	}
-	c.say("the nodes' images")
-	return n.SaveState(c.base())
 }
 
 // PowerOn boots a node that is off.
@@ -146,7 +104,7 @@ func (n *Node) start(ctx context.Context) error {
 		run  func(context.Context) error
 	}{
 		{"preparing", n.prepare},
-		{"containerd", func(ctx context.Context) error { _, err := n.startContainerd(ctx); return err }},
+		{"containerd", n.startContainerd},
 		{"kubelet", n.startKubelet},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -187,20 +145,24 @@ func (n *Node) prepare(ctx context.Context) error {
 	return n.WriteFile(ctx, "/etc/kubernetes/kubelet.yaml", kubeletConfig, 0)
 }
 
-func (n *Node) startContainerd(ctx context.Context) (*agent.Process, error) {
+func (n *Node) startContainerd(ctx context.Context) error {
 	const config = "/etc/containerd/lab.toml"
 	if err := n.WriteFile(ctx, config, containerdConfig, 0); err != nil {
-		return nil, err
+		return err
 	}
-	process, err := n.Start(ctx, agent.Command{Args: n.inNet("containerd", "-c", config), Env: lessGarbage, Log: n.guestLog("containerd")})
+	_, err := n.Start(ctx, agent.Command{Args: n.inNet("containerd", "-c", config), Env: lessGarbage, Log: n.guestLog("containerd")})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer after %v", startTimeout))
+	return awaitContainerd(ctx, n.Machine, "/run/containerd/containerd.sock")
+}
+
+// awaitContainerd returns when the machine's containerd answers on its socket.
+func awaitContainerd(ctx context.Context, m *lab.Machine, socket string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("containerd does not answer after %v", startTimeout))
 	defer cancel()
-	// A program's start costs a guest 60 ms.
-	return process, poll(ctx, time.Second, func(ctx context.Context) error {
-		_, err := n.Output(ctx, "ctr", "version")
+	return poll(ctx, time.Second, func(ctx context.Context) error {
+		_, err := m.Output(ctx, "ctr", "-a", socket, "version")
 		return err
 	})
 }
@@ -208,45 +170,6 @@ func (n *Node) startContainerd(ctx context.Context) (*agent.Process, error) {
 // lessGarbage trades memory, which the guests have, for their one processor's
 // time.
 var lessGarbage = []string{"GOGC=400"}
-
-// importImages imports the cluster's own archives.
-func (n *Node) importImages(ctx context.Context) error {
-	archives, err := filepath.Glob(filepath.Join(n.cluster.images, "*.tar"))
-	if err != nil || len(archives) == 0 {
-		return errors.Join(fmt.Errorf("no image archives in %s", n.cluster.images), err)
-	}
-	return n.load(ctx, archives)
-}
-
-// Load imports archives of images into every node.
-func (c *Cluster) Load(ctx context.Context, archives ...string) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, n := range c.nodes {
-		g.Go(func() error { return n.load(ctx, archives) })
-	}
-	return g.Wait()
-}
-
-// load imports what the node has not imported yet: a reboot keeps it.
-func (n *Node) load(ctx context.Context, archives []string) error {
-	dir, err := n.cluster.lab.Provide(n.Machine, archives...)
-	if err != nil {
-		return err
-	}
-	for _, archive := range archives {
-		info, err := os.Stat(archive)
-		if err != nil {
-			return err
-		}
-		mark := fmt.Sprintf("/var/lib/containerd/imported-%s-%d", filepath.Base(archive), info.ModTime().UnixNano())
-		_, err = n.Shell(ctx, fmt.Sprintf("[ ! -e %[2]s ] || exit 0\nctr -n k8s.io images import %[1]s\ntouch %[2]s",
-			path.Join(dir, filepath.Base(archive)), mark))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 func (n *Node) startKubelet(ctx context.Context) error {
 	bin, err := n.cluster.lab.Provide(n.Machine, filepath.Join(n.cluster.programs, "kubelet"), filepath.Join(n.cluster.programs, "kube-proxy"))

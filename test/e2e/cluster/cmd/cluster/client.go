@@ -21,7 +21,7 @@ import (
 
 // up starts the process that holds the cluster, if there is none, and returns
 // when the cluster is up.
-func up(ctx context.Context, e *environment, _ []string) error {
+func up(ctx context.Context, e *environment, archives []string) error {
 	if conn, err := net.Dial("unix", e.socket()); err == nil {
 		conn.Close()
 		return fmt.Errorf("there is a cluster in %s already", e.dir)
@@ -30,7 +30,13 @@ func up(ctx context.Context, e *environment, _ []string) error {
 		return err
 	}
 	_ = os.Remove(e.socket()) // of one that was killed
-	holder, err := startHolder(e)
+	for i := range archives {
+		var err error
+		if archives[i], err = filepath.Abs(archives[i]); err != nil {
+			return err
+		}
+	}
+	holder, err := startHolder(e, archives)
 	if err != nil {
 		return err
 	}
@@ -44,13 +50,13 @@ func up(ctx context.Context, e *environment, _ []string) error {
 	return nil
 }
 
-func startHolder(e *environment) (*exec.Cmd, error) {
+func startHolder(e *environment, archives []string) (*exec.Cmd, error) {
 	log, err := os.Create(e.log())
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command("/proc/self/exe", "-dir", e.dir, "-nodes", strconv.Itoa(e.nodes), "serve")
+	cmd := exec.Command("/proc/self/exe", append([]string{"-dir", e.dir, "-nodes", strconv.Itoa(e.nodes), "serve"}, archives...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, cmd.Start()
@@ -150,18 +156,6 @@ func execute(_ context.Context, e *environment, args []string) error {
 		return err
 	}
 	return fmt.Errorf("%s: %w", program, unix.Exec(program, args, os.Environ()))
-}
-
-// load imports archives into every node.
-func load(_ context.Context, e *environment, args []string) error {
-	for i, file := range args {
-		var err error
-		if args[i], err = filepath.Abs(file); err != nil {
-			return err
-		}
-	}
-	_, _, err := ask(e, request{Operation: "load", Command: args})
-	return err
 }
 
 func node(_ context.Context, e *environment, args []string) error {

@@ -1,8 +1,7 @@
 // Command cluster keeps a Kubernetes cluster in the lab:
 //
-//	cluster up [-nodes N]        make it, and return when its nodes are Ready
+//	cluster up [ARCHIVE...]      make it, with these images besides its own; returns when its nodes are Ready
 //	cluster exec COMMAND...      run a command in its network, kubectl being its administrator's
-//	cluster load ARCHIVE...      import images into every node
 //	cluster node OPERATION NAME  kill (a power cut), start, cut (its network), restore; exec NAME COMMAND...
 //	cluster down                 end it; nothing is left
 //
@@ -49,7 +48,6 @@ var commands = map[string]func(context.Context, *environment, []string) error{
 	"up":    up,
 	"serve": serve,
 	"exec":  execute,
-	"load":  load,
 	"node":  node,
 	"down":  down,
 }
@@ -57,7 +55,7 @@ var commands = map[string]func(context.Context, *environment, []string) error{
 func main() {
 	e := &environment{}
 	flag.StringVar(&e.dir, "dir", "bin/cluster", "`directory` of the cluster's socket and log")
-	flag.IntVar(&e.nodes, "nodes", 3, "how many nodes")
+	flag.IntVar(&e.nodes, "nodes", 2, "how many nodes; the last has its kubelet in a network namespace of its own")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -69,7 +67,7 @@ func main() {
 
 func run(ctx context.Context, e *environment, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("give one of up, exec, load, node, down")
+		return fmt.Errorf("give one of up, exec, node, down")
 	}
 	if e.nodes < 1 || e.nodes > 20 {
 		return fmt.Errorf("-nodes %d: give 1 to 20", e.nodes)

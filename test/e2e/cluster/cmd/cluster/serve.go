@@ -27,7 +27,7 @@ const (
 
 // serve is the process that holds the cluster. It builds what is missing
 // before the lab's namespaces, which have no way out, are made.
-func serve(ctx context.Context, e *environment, _ []string) error {
+func serve(ctx context.Context, e *environment, archives []string) error {
 	if os.Getenv(programsEnv) == "" { // the first life
 		lock, err := e.lock(unix.LOCK_NB)
 		if err != nil {
@@ -38,7 +38,7 @@ func serve(ctx context.Context, e *environment, _ []string) error {
 			return err
 		}
 	}
-	if lab.Main(func() int { return hold(ctx, e) }) != 0 {
+	if lab.Main(func() int { return hold(ctx, e, archives) }) != 0 {
 		return errors.New("the cluster ended with an error")
 	}
 	return nil
@@ -62,17 +62,21 @@ func build() error {
 
 // hold makes the cluster and does what the other commands ask for, until ctx
 // ends.
-func hold(ctx context.Context, e *environment) int {
-	if err := holdCluster(ctx, e); err != nil {
+func hold(ctx context.Context, e *environment, archives []string) int {
+	if err := holdCluster(ctx, e, archives); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		return 1
 	}
 	return 0
 }
 
-func holdCluster(ctx context.Context, e *environment) (err error) {
+func holdCluster(ctx context.Context, e *environment, archives []string) (err error) {
+	images, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*.tar"))
+	if err != nil {
+		return err
+	}
 	c, err := cluster.Up(ctx, cluster.Config{
-		Nodes: e.nodes, Programs: os.Getenv(programsEnv), Images: os.Getenv(imagesEnv), Progress: os.Stderr,
+		Nodes: e.nodes, Programs: os.Getenv(programsEnv), Images: append(images, archives...), Progress: os.Stderr,
 	})
 	if err != nil {
 		return err
@@ -130,9 +134,6 @@ func answer(ctx context.Context, c *cluster.Cluster, conn net.Conn) {
 }
 
 func operate(ctx context.Context, c *cluster.Cluster, req request) (string, error) {
-	if req.Operation == "load" {
-		return "", c.Load(ctx, req.Command...)
-	}
 	n, err := c.Node(req.Node)
 	if err != nil {
 		return "", err

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel e2e cluster-up cluster-down lint fuzz lab clean
+.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,10 +49,15 @@ kernel: deps
 e2e: deps ## the suite on a Kubernetes cluster in the lab (root; builds Kubernetes the first time)
 	test/e2e/run
 
+e2e-upstream: deps ## all that Kubernetes' own suite for storage drivers asks of us (root; an hour and more)
+	TAGS=upstream TIMEOUT=5h test/e2e/run -test.run TestUpstreamWhole
+
+e2e-figures: deps ## the figures of docs/kubernetes.md (root; an hour and more)
+	TAGS=figures TIMEOUT=3h test/e2e/run -test.run TestFigures
+
 # The cluster's own process is bin/cluster/cluster serve; see test/e2e/README.md.
 cluster-up: deps ## a Kubernetes cluster in the lab, with a shell to use it (root; builds Kubernetes the first time)
-	@CGO_ENABLED=0 go build -o bin/cluster/cluster ./test/e2e/cluster/cmd/cluster
-	@bin/cluster/cluster up
+	@test/e2e/run up
 
 cluster-down: ## end that cluster
 	@bin/cluster/cluster down

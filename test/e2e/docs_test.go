@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,17 +60,15 @@ func labelled(document, label string) (string, error) {
 }
 
 // runDocumented runs a block as a user would, from the repository's root, with
-// the helm that is pinned here.
+// the helm that is pinned here. E2E_VALUES are flags of helm for what a cluster
+// wants besides, as kind does.
 func runDocumented(ctx context.Context, script string, env ...string) (string, error) {
 	bin, err := os.MkdirTemp("", "e2e-bin-")
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = os.RemoveAll(bin) }()
-	// The images under test are not those of a release.
-	helm := fmt.Sprintf("#!/bin/sh\ncase $1 in install | upgrade) set -- \"$@\" %s ;; esac\nexec hack/helm \"$@\"\n",
-		strings.Join(imageValues(), " "))
-	if err := os.WriteFile(filepath.Join(bin, "helm"), []byte(helm), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(bin, "helm"), []byte(helmShim), 0o755); err != nil {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
@@ -78,31 +77,36 @@ func runDocumented(ctx context.Context, script string, env ...string) (string, e
 	return output(cmd)
 }
 
+const helmShim = `#!/bin/sh
+case $1 in install | upgrade) set -- "$@" $E2E_VALUES ;; esac
+exec hack/helm "$@"
+`
+
 // TestDocs runs every command of the documents that is not part of another
 // test, each document in a namespace of its own.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil || len(documents) == 0 {
 		t.Fatalf("no documents: %v", err)
 	}
-	count := 0
+	scripts := 0
 	for _, path := range documents {
 		name := filepath.Base(path)
 		all, err := blocks(name)
 		if err != nil {
 			t.Error(err)
 		}
+		all = slices.DeleteFunc(all, func(b block) bool { return b.label != "" })
 		if len(all) == 0 {
 			continue
 		}
+		scripts += len(all)
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSpace(t)
 			config := s.kubeconfig()
 			for _, b := range all {
-				if b.label != "" {
-					continue
-				}
-				count++
 				out, err := runDocumented(s.ctx, b.script, "KUBECONFIG="+config, "NODE="+nodes[1])
 				if err != nil {
 					t.Fatalf("docs/%s:%d: %v", name, b.line, err)
@@ -111,7 +115,7 @@ func TestDocs(t *testing.T) {
 			}
 		})
 	}
-	if count == 0 {
+	if scripts == 0 {
 		t.Error("no block was run")
 	}
 }
@@ -145,10 +149,25 @@ func (s *space) documented(document, label, node string) {
 	}
 }
 
+// TestReadme: the way in that the READMEs show is the one that is run.
+func TestReadme(t *testing.T) {
+	long, err := labelled("install.md", "install")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, readme := range []string{"../README.md", "../charts/csi-ietd/README.md"} {
+		if short, err := labelled(readme, "install"); short != long {
+			t.Errorf("%s installs by\n%s\ndocs/install.md by\n%s%v", readme, short, long, err)
+		}
+	}
+}
+
 // TestEveryLabelIsRun: a label is not a way to leave a block out.
 func TestEveryLabelIsRun(t *testing.T) {
 	run := map[string]bool{
-		"install.md install": true, "install.md uninstall": true, // main_test.go, uninstall_test.go
+		"install.md install": true, "install.md uninstall": true, "kubernetes.md remove": true, // main_test.go, uninstall_test.go
+		"kubernetes.md apply": true, "install.md first": true, "install.md first-away": true,
+		"upgrade.md upgrade": true, "upgrade.md replace": true, "upgrade.md rollback": true, // TestUpgrade
 		"node-failure.md out-of-service": true, "node-failure.md back-in-service": true, // TestNodeLost
 	}
 	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))

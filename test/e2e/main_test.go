@@ -25,10 +25,7 @@ const (
 	root       = "../.."    // of the repository
 )
 
-var (
-	imageTag = flag.String("image-tag", "", "tag of csi-ietd's images, which every node has; empty: the chart's own, pulled")
-	keep     = flag.Bool("keep", false, "leave csi-ietd installed, and use it if it is there")
-)
+var keep = flag.Bool("keep", false, "leave csi-ietd installed, and use it if it is there")
 
 // The cluster under test.
 var (
@@ -55,7 +52,7 @@ func run(m *testing.M) int {
 		status = m.Run()
 	}
 	if err == nil && !*keep {
-		err = uninstall(ctx)
+		err = errors.Join(uninstall(ctx, "install.md", "uninstall"), manifests(ctx))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -93,15 +90,6 @@ func connect(ctx context.Context) error {
 	return nil
 }
 
-// imageValues have the chart take the images under test.
-func imageValues() []string {
-	if *imageTag == "" {
-		return nil
-	}
-	return []string{"--set", "images.controller.tag=" + *imageTag, "--set", "images.node.tag=" + *imageTag,
-		"--set", "imagePullPolicy=Never"}
-}
-
 // install installs as docs/install.md says.
 func install(ctx context.Context) error {
 	if *keep {
@@ -122,6 +110,25 @@ func install(ctx context.Context) error {
 	}
 	fmt.Printf("%s\ninstalled in %.1f s\n", out, time.Since(began).Seconds())
 	return nil
+}
+
+// manifests installs again without Helm, makes a first volume, and takes all of
+// it away.
+func manifests(ctx context.Context) error {
+	began := time.Now()
+	for _, b := range []struct{ document, label string }{
+		{"kubernetes.md", "apply"}, {"install.md", "first"}, {"install.md", "first-away"},
+	} {
+		script, err := labelled(b.document, b.label)
+		if err != nil {
+			return err
+		}
+		if _, err := runDocumented(ctx, script, "NODE="+storageNode); err != nil {
+			return fmt.Errorf("docs/%s, %s: %w", b.document, b.label, err)
+		}
+	}
+	fmt.Printf("installed without Helm, and a first volume, in %.1f s\n", time.Since(began).Seconds())
+	return uninstall(ctx, "kubernetes.md", "remove")
 }
 
 func helm(ctx context.Context, args ...string) (string, error) {

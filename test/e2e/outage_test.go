@@ -81,6 +81,15 @@ func (s *space) lines(pod string) int {
 	return count
 }
 
+// more checks that a pod's log went on.
+func (s *space) more(pod string, than int) error {
+	s.Helper()
+	if n := s.lines(pod); n < than+20 {
+		return fmt.Errorf("%d lines, %d before", n, than)
+	}
+	return nil
+}
+
 // TestNodeLost cuts a node's power, as its pod writes, and has the pod
 // elsewhere by the out-of-service taint, with every line that was stable.
 func TestNodeLost(t *testing.T) {
@@ -88,12 +97,7 @@ func TestNodeLost(t *testing.T) {
 	s.claim("data", "256Mi")
 	s.deploy("logger", "data", running(logger))
 	pod := s.awaitOn("logger", nodes[1], true)
-	await(t, func() error {
-		if n := s.lines(pod); n < 20 {
-			return fmt.Errorf("%d lines", n)
-		}
-		return nil
-	})
+	await(t, func() error { return s.more(pod, 0) })
 	stable := s.lines(pod)
 
 	cut := time.Now()
@@ -147,12 +151,7 @@ func TestPartition(t *testing.T) {
 	s.provider("restore", nodes[1])
 	restored = true
 	s.awaitReady(nodes[1])
-	await(t, func() error {
-		if n := s.lines(pod); n < before+20 {
-			return fmt.Errorf("%d lines, %d when the node came back", n, before)
-		}
-		return nil
-	})
+	await(t, func() error { return s.more(pod, before) })
 }
 
 // TestDrain moves a writing pod away from its node as an administrator does.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,15 +12,19 @@ import (
 // E2E_PROVIDER names is run as `PROGRAM node kill|start|cut|restore NAME`, and
 // `PROGRAM node exec NAME COMMAND...`. The lab's cluster sets it; for a
 // cluster without one, leave out the tests that say so: see README.md.
-func (s *space) provider(args ...string) string {
-	s.Helper()
+func provider(ctx context.Context, args ...string) (string, error) {
 	program := os.Getenv("E2E_PROVIDER")
 	if program == "" {
-		s.Fatal("E2E_PROVIDER names no program that can " + fmt.Sprint(args) + "; leave this test out with -skip on such a cluster")
+		return "", fmt.Errorf("E2E_PROVIDER names no program that can %v; leave this test out with -skip on such a cluster", args)
 	}
-	cmd := exec.CommandContext(s.ctx, program, append([]string{"node"}, args...)...)
+	cmd := exec.CommandContext(ctx, program, append([]string{"node"}, args...)...)
 	cmd.Dir = filepath.Clean(root)
-	out, err := output(cmd)
+	return output(cmd)
+}
+
+func (s *space) provider(args ...string) string {
+	s.Helper()
+	out, err := provider(s.ctx, args...)
 	if err != nil {
 		s.Fatal(err)
 	}

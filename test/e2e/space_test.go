@@ -33,7 +33,8 @@ type space struct {
 	ctx  context.Context // of the test and its cleanups
 }
 
-// newSpace makes a namespace, whose end the test waits for, with its volumes'.
+// newSpace makes a namespace; the test waits until its pods and volumes are
+// gone.
 func newSpace(t *testing.T) *space {
 	t.Helper()
 	ns, err := client.CoreV1().Namespaces().Create(t.Context(),
@@ -61,11 +62,22 @@ func (s *space) end() {
 	}
 }
 
-// gone reports what is left of the namespace.
+// gone reports what is left. The namespace itself takes Kubernetes another 5 s,
+// in which the next test has begun.
 func (s *space) gone(ctx context.Context) error {
-	_, err := client.CoreV1().Namespaces().Get(ctx, s.name, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("namespace %s is still there: %w", s.name, err)
+	pods, err := client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	if len(pods.Items) > 0 {
+		return fmt.Errorf("pod %s of namespace %s is still there", pods.Items[0].Name, s.name)
+	}
+	claims, err := client.CoreV1().PersistentVolumeClaims(s.name).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	if len(claims.Items) > 0 {
+		return fmt.Errorf("claim %s of namespace %s is still there", claims.Items[0].Name, s.name)
 	}
 	volumes, err := client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -176,7 +188,7 @@ func podSpec(claim string, change ...func(*corev1.PodSpec)) corev1.PodSpec {
 	spec := corev1.PodSpec{
 		TerminationGracePeriodSeconds: ptr.To[int64](1),
 		Containers: []corev1.Container{{
-			Name: "main", Image: image, Command: []string{"sh", "-c", "trap exit TERM; while :; do sleep 1; done"},
+			Name: "main", Image: image, Command: []string{"sh", "-c", "trap exit TERM; sleep infinity & wait"},
 			VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/data"}},
 		}},
 		Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,14 +11,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// uninstall takes csi-ietd away as docs/install.md says and looks for what it
-// may have left.
-func uninstall(ctx context.Context) error {
-	script, err := labelled("install.md", "uninstall")
+// uninstall takes csi-ietd away as a document says and looks for what it may
+// have left.
+func uninstall(ctx context.Context, document, label string) error {
+	script, err := labelled(document, label)
 	if err != nil {
 		return err
 	}
-	if _, err := runDocumented(ctx, script); err != nil {
+	if _, err := runDocumented(ctx, script, "NODE="+storageNode); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -71,8 +72,23 @@ func cleanNode(ctx context.Context, n *corev1.Node) error {
 			return fmt.Errorf("node %s still has the taint %s", n.Name, t.Key)
 		}
 	}
-	return nil
+	if os.Getenv("E2E_PROVIDER") == "" {
+		return nil
+	}
+	out, err := provider(ctx, "exec", n.Name, "sh", "-c", leftOnMachine)
+	if err == nil && out != "" {
+		err = fmt.Errorf("left on %s:\n%s", n.Name, out)
+	}
+	return err
 }
+
+// leftOnMachine prints sessions, records of targets, mounts and sockets of
+// csi-ietd. docs/install.md says what else stays.
+const leftOnMachine = `ls /sys/class/iscsi_session
+find /etc/iscsi/nodes /var/lib/iscsi/nodes -name 'iqn.2026-11.io.csi-ietd*' 2>/dev/null
+grep csi-ietd /proc/*/mounts
+find /var/lib/kubelet/plugins_registry /var/lib/kubelet/plugins/csi-ietd.io -type s
+true`
 
 func hasNoScheduleTaint(taints []corev1.Taint) bool {
 	for _, t := range taints {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,9 +13,19 @@ import (
 )
 
 // TestUpstream runs the specs of Kubernetes' own suite for storage drivers
-// that upstream/always.txt names. E2E_UPSTREAM is its program; `make
-// e2e-upstream` runs the whole of it.
+// that upstream/always.txt names; `make e2e-upstream` runs the whole of it.
 func TestUpstream(t *testing.T) {
+	t.Parallel()
+	names := upstreamSpecs(t, "always.txt")
+	if ran := upstream(t, io.Discard, "--procs=4", "--timeout=20m", "--focus="+strings.Join(names, "|")); ran != len(names) {
+		t.Errorf("%d specs ran, upstream/always.txt names %d", ran, len(names))
+	}
+}
+
+// upstream runs Kubernetes' own suite, which E2E_UPSTREAM names, by the ginkgo
+// beside it, and returns how many specs ran. What it prints goes to log too.
+func upstream(t *testing.T, log io.Writer, args ...string) int {
+	t.Helper()
 	program := os.Getenv("E2E_UPSTREAM")
 	if program == "" {
 		t.Fatal("E2E_UPSTREAM names no program: test/e2e/run sets it")
@@ -23,29 +34,31 @@ func TestUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := upstreamSpecs(t)
-	cmd := exec.CommandContext(t.Context(), program, "-provider=skeleton", "-kubeconfig="+os.Getenv("KUBECONFIG"),
-		"-storage.testdriver="+filepath.Join(cwd, "upstream/testdriver.yaml"),
-		"-ginkgo.focus="+strings.Join(names, "|"), "-ginkgo.timeout=20m", "-ginkgo.no-color")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	var out strings.Builder
+	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(program), "ginkgo"), append(args, "--no-color", program, "--",
+		"-provider=skeleton", "-kubeconfig="+os.Getenv("KUBECONFIG"), "-storage.testdriver="+filepath.Join(cwd, "upstream/testdriver.yaml"))...)
+	cmd.Stdout = io.MultiWriter(&out, log)
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%v\n%s", err, &out)
 	}
-	ran := regexp.MustCompile(`(?m)^Ran (\d+) of \d+ Specs.*$`).FindSubmatch(out)
+	ran := regexp.MustCompile(`(?m)^Ran (\d+) of \d+ Specs.*\n.*$`).FindStringSubmatch(out.String())
 	if ran == nil {
-		t.Fatalf("no summary in:\n%s", out)
+		t.Fatalf("no summary in:\n%s", &out)
 	}
-	t.Logf("%s", ran[0])
-	if got := string(ran[1]); got != strconv.Itoa(len(names)) {
-		t.Errorf("%s specs ran, upstream/always.txt names %d", got, len(names))
+	t.Log(ran[0])
+	count, err := strconv.Atoi(ran[1])
+	if err != nil {
+		t.Fatal(err)
 	}
+	return count
 }
 
-// upstreamSpecs are the names in always.txt, each as an expression that
-// matches it alone.
-func upstreamSpecs(t *testing.T) []string {
+// upstreamSpecs are the names in a file of upstream/, each as an expression
+// that matches it alone.
+func upstreamSpecs(t *testing.T, file string) []string {
 	t.Helper()
-	f, err := os.Open("upstream/always.txt")
+	f, err := os.Open(filepath.Join("upstream", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +71,7 @@ func upstreamSpecs(t *testing.T) []string {
 		}
 	}
 	if err := lines.Err(); err != nil || len(names) == 0 {
-		t.Fatalf("no names in always.txt: %v", err)
+		t.Fatalf("no names in %s: %v", file, err)
 	}
 	return names
 }

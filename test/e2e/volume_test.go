@@ -18,7 +18,7 @@ func TestVolume(t *testing.T) {
 	s := newSpace(t)
 	s.claim("data", "1Gi")
 	s.pod("writer", "data", onNode(nodes[1]))
-	s.shell("writer", "dd if=/dev/urandom of=/data/random bs=1M count=16; cd /data; sha256sum random >sum; sync")
+	s.shell("writer", "dd if=/dev/urandom of=/data/random bs=1M count=16; cd /data; sha256sum random >sum; sync random sum")
 	check := func(pod string) {
 		t.Helper()
 		s.shell(pod, "cd /data; sha256sum -c sum")
@@ -39,7 +39,7 @@ func TestVolume(t *testing.T) {
 	t.Run("controller", func(t *testing.T) {
 		restart(t, "component=storage")
 		check("after-plugin")
-		s.shell("after-plugin", "cp /data/random /data/copy; sync; cmp /data/random /data/copy")
+		s.shell("after-plugin", "cp /data/random /data/copy; sync /data/copy; cmp /data/random /data/copy")
 	})
 	t.Run("other-node", func(t *testing.T) {
 		s.delete("after-plugin")
@@ -95,6 +95,7 @@ func podIDs(t *testing.T, selector string) map[types.UID]bool {
 
 // TestStatefulSet has a volume a replica, which comes back to it.
 func TestStatefulSet(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	labels := map[string]string{"app": "db"}
 	spec := podSpec("")
@@ -116,7 +117,7 @@ func TestStatefulSet(t *testing.T) {
 	}
 	for _, pod := range []string{"db-0", "db-1"} {
 		s.awaitRunning(pod)
-		s.shell(pod, "hostname >/data/name; sync")
+		s.shell(pod, "hostname >/data/name; sync /data/name")
 	}
 	if err := client.CoreV1().Pods(s.name).Delete(t.Context(), "db-0", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -132,6 +133,7 @@ func TestStatefulSet(t *testing.T) {
 
 // TestBlock gives a pod the disk itself.
 func TestBlock(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.claim("raw", "64Mi", blockMode)
 	s.pod("writer", "raw", asDevice, onNode(nodes[1]))
@@ -149,43 +151,44 @@ dd if=/tmp/x of=/dev/data bs=1M conv=fsync 2>/dev/null; sha256sum </tmp/x`)
 
 // TestGrow grows a file system and a block device under their pods.
 func TestGrow(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.claim("files", "256Mi")
 	s.claim("raw", "64Mi", blockMode)
 	s.pod("files", "files", onNode(nodes[1]))
 	s.pod("raw", "raw", asDevice, onNode(nodes[1]))
-	s.shell("files", "echo before >/data/file; sync")
+	s.shell("files", "echo before >/data/file; sync /data/file")
 	s.grow("files", "512Mi")
 	s.grow("raw", "128Mi")
-	await(t, func() error {
-		blocks := s.shell("files", "df -Pk /data | awk 'NR == 2 {print $2}'")
-		var kib int
-		if _, err := fmt.Sscan(blocks, &kib); err != nil || kib < 450<<10 {
-			return fmt.Errorf("the file system has %s KiB, %w", blocks, err)
-		}
-		return nil
-	})
-	await(t, func() error {
-		if size := s.shell("raw", "blockdev --getsize64 /dev/data"); size != fmt.Sprint(128<<20) {
-			return fmt.Errorf("the device has %s bytes", size)
-		}
-		return nil
-	})
+	s.awaitCapacity("files", "512Mi")
+	s.awaitCapacity("raw", "128Mi")
+	var kib int
+	blocks := s.shell("files", "df -Pk /data | awk 'NR == 2 {print $2}'")
+	if _, err := fmt.Sscan(blocks, &kib); err != nil || kib < 450<<10 {
+		t.Errorf("the file system has %s KiB: %v", blocks, err)
+	}
+	if size := s.shell("raw", "blockdev --getsize64 /dev/data"); size != fmt.Sprint(128<<20) {
+		t.Errorf("the device has %s bytes", size)
+	}
 	if got := s.shell("files", "cat /data/file"); got != "before" {
 		t.Errorf("the file holds %q", got)
 	}
-	for name, want := range map[string]string{"files": "512Mi", "raw": "128Mi"} {
-		await(t, func() error {
-			pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(t.Context(), name, metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			if got := pvc.Status.Capacity.Storage().String(); got != want {
-				return fmt.Errorf("claim %s says %s", name, got)
-			}
-			return nil
-		})
-	}
+}
+
+// awaitCapacity waits until a claim says that it has that size: the node has
+// grown what it holds.
+func (s *space) awaitCapacity(claim, want string) {
+	s.Helper()
+	await(s.T, func() error {
+		pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, claim, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if got := pvc.Status.Capacity.Storage().String(); got != want {
+			return fmt.Errorf("claim %s says %s", claim, got)
+		}
+		return nil
+	})
 }
 
 func (s *space) grow(claim, size string) {
@@ -199,13 +202,14 @@ func (s *space) grow(claim, size string) {
 
 // TestEphemeral has a volume that lives as long as its pod.
 func TestEphemeral(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	spec := podSpec("")
 	spec.Volumes[0].VolumeSource = corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{
 		VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{Spec: claimSpec("128Mi")}}}
 	s.createPod("scratch", spec)
 	s.awaitRunning("scratch")
-	s.shell("scratch", "echo x >/data/x; sync")
+	s.shell("scratch", "echo x >/data/x; sync /data/x")
 	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(t.Context(), "scratch-data", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +227,7 @@ func TestEphemeral(t *testing.T) {
 // TestAccessModes: a ReadWriteOncePod volume is one pod's; a ReadWriteOnce
 // volume is several pods' of one node.
 func TestAccessModes(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.claim("rwop", "64Mi", accessMode(corev1.ReadWriteOncePod))
 	s.claim("rwo", "64Mi")
@@ -233,18 +238,19 @@ func TestAccessModes(t *testing.T) {
 	s.awaitRunning("second")
 
 	s.pod("one", "rwo", onNode(nodes[1]))
-	s.shell("one", "echo shared >/data/file; sync")
+	s.shell("one", "echo shared >/data/file; sync /data/file")
 	s.pod("two", "rwo", onNode(nodes[1]))
 	if got := s.shell("two", "cat /data/file"); got != "shared" {
 		t.Errorf("the second pod reads %q", got)
 	}
 	s.createPod("three", podSpec("rwo", onNode(storageNode)))
-	s.awaitEvent("three", "Multi-Attach")
+	s.awaitEvent("three", "already used by pod")
 }
 
 // TestCapacity: the scheduler knows what the pool has left, and a claim that
 // no pool can hold says so.
 func TestCapacity(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	await(t, func() error {
 		list, err := client.StorageV1().CSIStorageCapacities(system).List(t.Context(), metav1.ListOptions{})
@@ -268,6 +274,7 @@ func TestCapacity(t *testing.T) {
 
 // TestBadInput: what is wrong is said where the user looks.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.claim("typo", "64Mi", ofClass(s.class(map[string]string{"mkfsOption": "-m0"})))
 	s.awaitEvent("typo", "mkfsOption", "mkfsOptions")
@@ -288,4 +295,23 @@ func TestBadInput(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), driverName) {
 		t.Errorf("a second driver of the same name: %s, %v", out, err)
 	}
+}
+
+// TestNodeWithoutISCSID: the pod's events say what its node lacks, and the pod
+// starts when that is mended.
+func TestNodeWithoutISCSID(t *testing.T) {
+	s := newSpace(t)
+	s.claim("data", "64Mi")
+	s.provider("exec", nodes[1], "pkill", "-x", "iscsid")
+	started := false
+	start := func() { started = true; s.provider("exec", nodes[1], "iscsid") }
+	t.Cleanup(func() {
+		if !started {
+			start()
+		}
+	})
+	s.createPod("pod", podSpec("data", onNode(nodes[1])))
+	s.awaitEvent("pod", "iscsid is not running", "install open-iscsi")
+	start()
+	s.awaitRunning("pod")
 }

@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"bufio"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestUpgrade comes from the chart of the last release while a pod writes:
+// its volume goes on, through the replacement of the storage node too, and back.
+func TestUpgrade(t *testing.T) {
+	charts, err := filepath.Glob(root + "/charts/testdata/csi-ietd-*.tgz")
+	if err != nil || len(charts) == 0 {
+		t.Fatalf("no chart of an earlier release: %v", err)
+	}
+	last := slices.MaxFunc(charts, func(a, b string) int { return strings.Compare(a, b) })
+	s := newSpace(t)
+	s.claim("data", "256Mi")
+	s.deploy("logger", "data", running(logger))
+	pod := s.awaitOn("logger", nodes[1], true)
+	step := func(what string, do func()) {
+		t.Helper()
+		before := s.lines(pod)
+		do()
+		await(t, func() error { return s.more(pod, before) })
+		t.Logf("%s: lines %d to %d, the longest pause %v", what, before, s.lines(pod), s.longestPause(pod))
+	}
+
+	step("the chart of "+filepath.Base(last), func() {
+		if _, err := helm(s.ctx, "upgrade", release, last, "--namespace", system, "--reset-then-reuse-values", "--wait", "--timeout=5m"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	storage := podIDs(t, "app.kubernetes.io/component=storage")
+	step("upgrade", func() { s.documented("upgrade.md", "upgrade", "") })
+	for id := range podIDs(t, "app.kubernetes.io/component=storage") {
+		if _, same := storage[id]; !same {
+			t.Error("the upgrade replaced the storage node's pod, which the operator is to do")
+		}
+	}
+	step("replace", func() { s.documented("upgrade.md", "replace", "") })
+	step("rollback", func() { s.documented("upgrade.md", "rollback", "") })
+	step("rollback of the rollback", func() { s.documented("upgrade.md", "rollback", "") })
+}
+
+// longestPause is the longest time between two lines of a pod's log, which
+// kubelet stamps.
+func (s *space) longestPause(pod string) time.Duration {
+	s.Helper()
+	out, err := kubectl(s.ctx, "", "-n", s.name, "logs", pod, "--timestamps")
+	if err != nil {
+		s.Fatal(err)
+	}
+	var longest time.Duration
+	var last time.Time
+	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
+		stamp, _, _ := strings.Cut(lines.Text(), " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if !last.IsZero() {
+			longest = max(longest, at.Sub(last))
+		}
+		last = at
+	}
+	return longest.Round(100 * time.Millisecond)
+}

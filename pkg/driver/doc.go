@@ -22,7 +22,8 @@
 //   - ControllerExpandVolume, then NodeExpandVolume (node_usage.go).
 //   - NodeUnpublishVolume, NodeUnstageVolume (node_unstage.go): mounts, device,
 //     session, record. What a reboot or a killed plugin left is taken off by
-//     Node.Reconcile (node_reconcile.go).
+//     Node.Reconcile (node_reconcile.go); I/O of a volume that was given to
+//     another node is ended by Node.EndShutOut (node_shutout.go).
 //   - ControllerUnpublishVolume → Manager.Detach, which is the fence.
 //   - DeleteVolume → Manager.Delete.
 package driver

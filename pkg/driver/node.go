@@ -25,6 +25,7 @@ type diskAttacher interface {
 	Targets(ctx context.Context, prefix string) ([]string, error)
 	Rescan(context.Context, initiator.Volume, int64) (initiator.Disk, error)
 	Fail(ctx context.Context, target string) (bool, error)
+	ShutOut(ctx context.Context, prefix string) ([]string, error)
 	Detach(ctx context.Context, target string) error
 }
 

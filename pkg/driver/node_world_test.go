@@ -32,6 +32,8 @@ type world struct {
 	// The attachment.
 	username string // of the live session; empty: none
 	lost     bool   // the session is not logged in
+	shutOut  bool   // the target would not let it in
+	failed   bool   // a lost session was ended, and its I/O with it
 	// recovering: the kernel still waits for the lost session.
 	recovering bool
 	bad        bool // the disk takes no reads
@@ -177,11 +179,19 @@ func (w fakeDisks) Rescan(_ context.Context, v initiator.Volume, size int64) (in
 }
 
 func (w fakeDisks) Fail(context.Context, string) (bool, error) {
+	w.failed = w.failed || w.lost
 	if w.lost && w.stuck != nil {
 		close(w.stuck)
 		w.stuck = nil
 	}
 	return w.lost, nil
+}
+
+func (w fakeDisks) ShutOut(_ context.Context, prefix string) ([]string, error) {
+	if w.lost && w.shutOut {
+		return []string{prefix + "not-a-volume", prefix + testVolumeUUID}, nil
+	}
+	return nil, nil
 }
 
 func (w fakeDisks) Detach(context.Context, string) error {

@@ -104,6 +104,7 @@ func serveNode(ctx context.Context, o driver.NodeOptions, w *web, node *driver.N
 	defer listener.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { node.Reconcile(ctx); return nil })
+	g.Go(func() error { node.EndShutOut(ctx); return nil })
 	g.Go(func() error {
 		return driver.ServeOn(ctx, listener, func(s *grpc.Server) {
 			csi.RegisterIdentityServer(s, driver.NewIdentity(driver.Version(), node.Ready))

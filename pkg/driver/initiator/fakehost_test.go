@@ -29,6 +29,9 @@ type fakeHost struct {
 	naa  string
 	// fail answers for a program in place of the fake one.
 	fail func(args []string) error
+	// discovered is what a portal's discovery prints; one that is not here
+	// refuses connections.
+	discovered map[string]string
 	// stayUp: logout changes nothing.
 	stayUp  bool
 	flushed []string
@@ -109,7 +112,21 @@ func (f *fakeHost) Run(ctx context.Context, name string, args ...string) (string
 			return "", err
 		}
 	}
+	if slices.Contains(args, "discovery") {
+		return f.discover(args[slices.Index(args, "-p")+1])
+	}
 	return "", f.run(args)
+}
+
+func (f *fakeHost) discover(portal string) (string, error) {
+	out, answers := f.discovered[portal]
+	switch {
+	case !answers:
+		return "", exit(exitTransport)
+	case out == "":
+		return "", &child.ExitError{Name: "iscsiadm", Code: exitNoObjects, Stderr: "iscsiadm: No portals found\n"}
+	}
+	return out, nil
 }
 
 func (f *fakeHost) run(args []string) error {

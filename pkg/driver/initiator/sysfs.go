@@ -24,10 +24,12 @@ type session struct {
 	dir string
 }
 
-// The states of a session; the third, FREE, is that of one whose I/O fails.
+// The states of a session: up; lost, with I/O that waits; lost for longer than
+// its recovery_tmo, so that I/O fails.
 const (
 	loggedIn = "LOGGED_IN"
 	recovers = "FAILED"
+	free     = "FREE"
 )
 
 // maxAttribute bounds what is read of one attribute; a VPD page is the largest.

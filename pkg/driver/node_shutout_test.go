@@ -1,0 +1,64 @@
+package driver
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The target keeps a node out that was fenced: its I/O ends soon. One that
+// merely is away is waited for.
+func TestEndShutOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		lost, shutOut bool
+		busy          bool // a call is at work on the volume
+		want          bool
+	}{
+		"live":                  {},
+		"lost":                  {lost: true},
+		"shut out":              {lost: true, shutOut: true, want: true},
+		"shut out, call inside": {lost: true, shutOut: true, busy: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newNodeRig(t)
+				r.must(r.stageVolume())
+				r.w.lost, r.w.shutOut = c.lost, c.shutOut
+				if c.busy {
+					_, release, err := r.locks.acquire(t.Context(), testVolumeUUID)
+					r.must(err)
+					defer release()
+				}
+				go r.EndShutOut(t.Context())
+				time.Sleep(shutOutAfter) // less than after the first look
+				synctest.Wait()
+				if r.w.failed {
+					t.Error("given up too early")
+				}
+				time.Sleep(2 * shutOutInterval)
+				synctest.Wait()
+				if r.w.failed != c.want {
+					t.Errorf("given up: %v", r.w.failed)
+				}
+			})
+		})
+	}
+}
+
+// A target that lets us in again in time has its session left alone.
+func TestEndShutOutForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newNodeRig(t)
+		r.must(r.stageVolume())
+		r.w.lost = true
+		go r.EndShutOut(t.Context())
+		for range 10 {
+			r.w.shutOut = !r.w.shutOut
+			time.Sleep(2 * shutOutInterval)
+			synctest.Wait()
+		}
+		if r.w.failed {
+			t.Error("given up")
+		}
+	})
+}

@@ -152,6 +152,17 @@ func TestPartition(t *testing.T) {
 	restored = true
 	s.awaitReady(nodes[1])
 	await(t, func() error { return s.more(pod, before) })
+	// What waits for the volume on the node that was given up does not wait for
+	// the replacement timeout, which is 10 minutes.
+	back := time.Now()
+	await(t, func() error {
+		out, err := provider(s.ctx, "exec", nodes[1], "sh", "-c", "cat /sys/class/iscsi_session/*/state 2>/dev/null; true")
+		if err == nil && out != "" {
+			err = fmt.Errorf("%s has sessions that are %s", nodes[1], out)
+		}
+		return err
+	})
+	t.Logf("the node that was cut off let go of its session %.1f s after its return", time.Since(back).Seconds())
 }
 
 // TestDrain moves a writing pod away from its node as an administrator does.

@@ -20,6 +20,7 @@ const startTimeout = 3 * time.Minute
 // Config of a cluster.
 type Config struct {
 	Nodes    int       // how many, 1 to 200
+	Isolate  bool      // the last has kubelet and its pods in a network namespace of their own, as in a kind node
 	Programs string    // directory with Kubernetes' programs
 	Images   []string  // archives of what every node has
 	Progress io.Writer // is told what has been done
@@ -29,6 +30,7 @@ type Config struct {
 type Cluster struct {
 	lab      *lab.Lab
 	size     int
+	isolate  bool
 	programs string
 	images   []string
 	pki      *pki
@@ -44,7 +46,7 @@ func Up(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{lab: l, size: cfg.Nodes, programs: cfg.Programs, images: cfg.Images,
+	c := &Cluster{lab: l, size: cfg.Nodes, isolate: cfg.Isolate, programs: cfg.Programs, images: cfg.Images,
 		began: time.Now(), progress: cfg.Progress}
 	if err := c.up(ctx); err != nil {
 		c.Close()

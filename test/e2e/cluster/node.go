@@ -79,7 +79,7 @@ func (c *Cluster) bootNodes(ctx context.Context) error {
 		return err
 	}
 	for i, guest := range guests {
-		c.nodes = append(c.nodes, &Node{Guest: guest, cluster: c, index: i + 1, isolated: i == c.size-1})
+		c.nodes = append(c.nodes, &Node{Guest: guest, cluster: c, index: i + 1, isolated: c.isolate && i == c.size-1})
 	}
 	starts, ctx := errgroup.WithContext(ctx)
 	for _, n := range c.nodes {

@@ -56,7 +56,7 @@ func startHolder(e *environment, archives []string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command("/proc/self/exe", append([]string{"-dir", e.dir, "-nodes", strconv.Itoa(e.nodes), "serve"}, archives...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"-dir", e.dir, "-nodes", strconv.Itoa(e.nodes), "-isolate=" + strconv.FormatBool(e.isolate), "serve"}, archives...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, cmd.Start()

@@ -24,8 +24,9 @@ import (
 
 // environment is what every command knows.
 type environment struct {
-	dir   string // of the socket and the log
-	nodes int
+	dir     string // of the socket and the log
+	nodes   int
+	isolate bool
 }
 
 func (e *environment) socket() string { return filepath.Join(e.dir, "control.sock") }
@@ -55,7 +56,8 @@ var commands = map[string]func(context.Context, *environment, []string) error{
 func main() {
 	e := &environment{}
 	flag.StringVar(&e.dir, "dir", "bin/cluster", "`directory` of the cluster's socket and log")
-	flag.IntVar(&e.nodes, "nodes", 2, "how many nodes; the last has its kubelet in a network namespace of its own")
+	flag.IntVar(&e.nodes, "nodes", 2, "how many nodes")
+	flag.BoolVar(&e.isolate, "isolate", true, "the last node has its kubelet in a network namespace of its own, as in a kind node")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

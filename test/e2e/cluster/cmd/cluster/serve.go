@@ -76,7 +76,7 @@ func holdCluster(ctx context.Context, e *environment, archives []string) (err er
 		return err
 	}
 	c, err := cluster.Up(ctx, cluster.Config{
-		Nodes: e.nodes, Programs: os.Getenv(programsEnv), Images: append(images, archives...), Progress: os.Stderr,
+		Nodes: e.nodes, Isolate: e.isolate, Programs: os.Getenv(programsEnv), Images: append(images, archives...), Progress: os.Stderr,
 	})
 	if err != nil {
 		return err

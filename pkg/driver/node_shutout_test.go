@@ -30,12 +30,12 @@ func TestEndShutOut(t *testing.T) {
 					defer release()
 				}
 				go r.EndShutOut(t.Context())
-				time.Sleep(shutOutAfter) // less than after the first look
+				<-time.After(shutOutAfter) // less than after the first look
 				synctest.Wait()
 				if r.w.failed {
 					t.Error("given up too early")
 				}
-				time.Sleep(2 * shutOutInterval)
+				<-time.After(2 * shutOutInterval)
 				synctest.Wait()
 				if r.w.failed != c.want {
 					t.Errorf("given up: %v", r.w.failed)
@@ -54,7 +54,7 @@ func TestEndShutOutForgets(t *testing.T) {
 		go r.EndShutOut(t.Context())
 		for range 10 {
 			r.w.shutOut = !r.w.shutOut
-			time.Sleep(2 * shutOutInterval)
+			<-time.After(2 * shutOutInterval)
 			synctest.Wait()
 		}
 		if r.w.failed {

@@ -6,6 +6,15 @@ import (
 	"time"
 )
 
+// looks lets EndShutOut's looks of so much time pass.
+func (r *nodeRig) looks(since map[string]time.Time, lasting time.Duration) map[string]time.Time {
+	for range lasting / shutOutInterval {
+		<-time.After(shutOutInterval)
+		since = r.endShutOut(r.t.Context(), since)
+	}
+	return since
+}
+
 // The target keeps a node out that was fenced: its I/O ends soon. One that
 // merely is away is waited for.
 func TestEndShutOut(t *testing.T) {
@@ -29,14 +38,11 @@ func TestEndShutOut(t *testing.T) {
 					r.must(err)
 					defer release()
 				}
-				go r.EndShutOut(t.Context())
-				<-time.After(shutOutAfter) // less than after the first look
-				synctest.Wait()
+				since := r.looks(nil, shutOutAfter)
 				if r.w.failed {
 					t.Error("given up too early")
 				}
-				<-time.After(2 * shutOutInterval)
-				synctest.Wait()
+				r.looks(since, 2*shutOutInterval)
 				if r.w.failed != c.want {
 					t.Errorf("given up: %v", r.w.failed)
 				}
@@ -51,14 +57,28 @@ func TestEndShutOutForgets(t *testing.T) {
 		r := newNodeRig(t)
 		r.must(r.stageVolume())
 		r.w.lost = true
-		go r.EndShutOut(t.Context())
+		var since map[string]time.Time
 		for range 10 {
 			r.w.shutOut = !r.w.shutOut
-			<-time.After(2 * shutOutInterval)
-			synctest.Wait()
+			since = r.looks(since, 2*shutOutInterval)
 		}
 		if r.w.failed {
 			t.Error("given up")
+		}
+	})
+}
+
+// EndShutOut ends with its context.
+func TestEndShutOutEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newNodeRig(t)
+		r.must(r.stageVolume())
+		r.w.lost, r.w.shutOut = true, true
+		go r.EndShutOut(t.Context()) // else the bubble would not end
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if !r.w.failed {
+			t.Error("not given up")
 		}
 	})
 }

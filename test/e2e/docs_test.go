@@ -19,7 +19,8 @@ type block struct {
 	line          int
 }
 
-// blocks returns the scripts of a document in docs/.
+// blocks returns the scripts of a document in docs/. A fence of any language
+// but sh, and text for pictures, is an error: it might be meant to be run.
 func blocks(document string) ([]block, error) {
 	f, err := os.Open(filepath.Join(root, "docs", document))
 	if err != nil {
@@ -28,18 +29,23 @@ func blocks(document string) ([]block, error) {
 	defer f.Close()
 	var all []block
 	var open *block
+	language := ""
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
-		fence, text := strings.CutPrefix(lines.Text(), "```")
-		switch language, label, _ := strings.Cut(fence, " "); {
-		case open != nil && text:
-			all, open = append(all, *open), nil
+		info, fence := strings.CutPrefix(lines.Text(), "```")
+		switch {
+		case fence && open == nil:
+			open = &block{line: n}
+			if language, open.label, _ = strings.Cut(info, " "); language != "sh" && language != "text" {
+				return nil, fmt.Errorf("%s:%d: a block of %q: only sh is run, so write that, or text for a picture", document, n, language)
+			}
+		case fence:
+			if language == "sh" {
+				all = append(all, *open)
+			}
+			open = nil
 		case open != nil:
 			open.script += lines.Text() + "\n"
-		case text && language == "sh":
-			open = &block{label: label, line: n}
-		case text:
-			return nil, fmt.Errorf("%s:%d: a block of %q: only sh is run, so write that or indent it", document, n, language)
 		}
 	}
 	return all, lines.Err()

@@ -86,7 +86,7 @@ func cleanNode(ctx context.Context, n *corev1.Node) error {
 // csi-ietd. docs/install.md says what else stays.
 const leftOnMachine = `ls /sys/class/iscsi_session
 find /etc/iscsi/nodes /var/lib/iscsi/nodes -name 'iqn.2026-11.io.csi-ietd*' 2>/dev/null
-grep csi-ietd /proc/*/mounts
+grep -E '/csi-ietd\.io/|kubernetes\.io~csi/' /proc/1/mounts
 find /var/lib/kubelet/plugins_registry /var/lib/kubelet/plugins/csi-ietd.io -type s
 true`
 

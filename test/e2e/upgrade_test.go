@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/version"
 )
 
 // TestUpgrade comes from the chart of the last release while a pod writes:
@@ -16,7 +18,12 @@ func TestUpgrade(t *testing.T) {
 	if err != nil || len(charts) == 0 {
 		t.Fatalf("no chart of an earlier release: %v", err)
 	}
-	last := slices.MaxFunc(charts, func(a, b string) int { return strings.Compare(a, b) })
+	last := slices.MaxFunc(charts, func(a, b string) int {
+		if chartVersion(t, a).LessThan(chartVersion(t, b)) {
+			return -1
+		}
+		return 1
+	})
 	s := newSpace(t)
 	s.claim("data", "256Mi")
 	s.deploy("logger", "data", running(logger))
@@ -44,6 +51,16 @@ func TestUpgrade(t *testing.T) {
 	step("replace", func() { s.documented("upgrade.md", "replace", "") })
 	step("rollback", func() { s.documented("upgrade.md", "rollback", "") })
 	step("rollback of the rollback", func() { s.documented("upgrade.md", "rollback", "") })
+}
+
+func chartVersion(t *testing.T, file string) *version.Version {
+	t.Helper()
+	name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "csi-ietd-"), ".tgz")
+	v, err := version.ParseSemantic(name)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return v
 }
 
 // longestPause is the longest time between two lines of a pod's log, which

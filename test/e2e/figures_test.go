@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,8 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// rounds is how often each figure is taken.
-const rounds = 30
+var rounds = flag.Int("rounds", 30, "how often each figure is taken; those after the loss of a node 3 times")
 
 // figure is a series of times.
 type figure []time.Duration
@@ -50,7 +50,7 @@ func bare(p *corev1.PodSpec) { p.Volumes, p.Containers[0].VolumeMounts = nil, ni
 func bareFigure(t *testing.T) {
 	s := newSpace(t)
 	var f figure
-	for i := range rounds {
+	for i := range *rounds {
 		name := fmt.Sprint("bare-", i)
 		f = append(f, timed(func() { s.pod(name, "", bare, onNode(nodes[1])) }))
 		s.delete(name)
@@ -61,7 +61,7 @@ func bareFigure(t *testing.T) {
 func claimFigure(t *testing.T) {
 	s := newSpace(t)
 	var f figure
-	for i := range rounds {
+	for i := range *rounds {
 		name := fmt.Sprint("claim-", i)
 		f = append(f, timed(func() {
 			s.claim(name, "256Mi")
@@ -95,7 +95,7 @@ func moveFigure(t *testing.T) {
 	s.claim("data", "256Mi")
 	s.pod("pod-0", "data", onNode(nodes[1]))
 	var f figure
-	for i := 1; i <= rounds; i++ {
+	for i := 1; i <= *rounds; i++ {
 		f = append(f, timed(func() {
 			s.delete(fmt.Sprint("pod-", i-1))
 			s.pod(fmt.Sprint("pod-", i), "data", onNode(nodes[i%2]))
@@ -130,12 +130,12 @@ func staticFigures(t *testing.T) {
 		s.static(name, source)
 		s.pod(name+"-0", name, onNode(nodes[1])) // makes the file system
 		var f figure
-		for i := 1; i <= rounds; i++ {
+		for i := 1; i <= *rounds; i++ {
 			s.delete(fmt.Sprint(name, "-", i-1))
 			f = append(f, timed(func() { s.pod(fmt.Sprint(name, "-", i), name, onNode(nodes[i%2])) }))
 		}
 		t.Logf("%s, static, moved: pod created to Running: %v", name, f)
-		s.delete(fmt.Sprint(name, "-", rounds))
+		s.delete(fmt.Sprint(name, "-", *rounds))
 	}
 	for _, name := range []string{"ours", "peer"} {
 		var f figure

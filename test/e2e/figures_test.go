@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -213,6 +214,7 @@ func startPeer(t *testing.T) peer {
 	f.Close()
 	const control = "77"
 	tgtd := exec.Command("tgtd", "-f", "-C", control, "--iscsi", "portal="+p.portal)
+	tgtd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the suite be killed
 	if err := tgtd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const (
 // sync of the whole machine) would wait for the replacement timeout. What was
 // not written is lost, as it must be: the volume may be another node's by now.
 func (n *Node) EndShutOut(ctx context.Context) {
-	since := map[string]time.Time{}
+	var since map[string]time.Time
 	tick := time.NewTicker(shutOutInterval)
 	defer tick.Stop()
 	for {
@@ -37,12 +37,13 @@ func (n *Node) EndShutOut(ctx context.Context) {
 }
 
 // endShutOut looks once. Since is when each volume was first seen to be shut
-// out, and so is the result.
+// out, in every look from then on, and so is the result: after a look that
+// failed the time begins anew.
 func (n *Node) endShutOut(ctx context.Context, since map[string]time.Time) map[string]time.Time {
 	targets, err := n.disks.ShutOut(ctx, iqnPrefix)
 	if err != nil {
 		n.log.Debug("cannot ask the targets of lost sessions", "err", err)
-		return since
+		return nil
 	}
 	seen := map[string]time.Time{}
 	for _, target := range targets {

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 )
 
 // looks lets EndShutOut's looks of so much time pass.
@@ -64,6 +66,27 @@ func TestEndShutOutForgets(t *testing.T) {
 		}
 		if r.w.failed {
 			t.Error("given up")
+		}
+	})
+}
+
+// A look that failed says nothing of the time before it.
+func TestEndShutOutBeginsAnewAfterAFailedLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newNodeRig(t)
+		r.must(r.stageVolume())
+		r.w.lost, r.w.shutOut = true, true
+		since := r.looks(nil, shutOutAfter)
+		r.w.look = func() error { return initiator.ErrHost }
+		since = r.looks(since, 6*shutOutInterval)
+		r.w.look = nil
+		since = r.looks(since, shutOutAfter)
+		if r.w.failed {
+			t.Error("given up too early")
+		}
+		r.looks(since, shutOutInterval)
+		if !r.w.failed {
+			t.Error("not given up")
 		}
 	})
 }

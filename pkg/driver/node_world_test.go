@@ -188,6 +188,11 @@ func (w fakeDisks) Fail(context.Context, string) (bool, error) {
 }
 
 func (w fakeDisks) ShutOut(_ context.Context, prefix string) ([]string, error) {
+	if w.look != nil {
+		if err := w.look(); err != nil {
+			return nil, err
+		}
+	}
 	if w.lost && w.shutOut {
 		return []string{prefix + "not-a-volume", prefix + testVolumeUUID}, nil
 	}

@@ -221,13 +221,18 @@ func (n *Node) stage(ctx context.Context, uuid string, st *stage, login initiato
 // the volume is proven empty, repairing it where it was not unmounted cleanly
 // and growing it where the volume has grown.
 func (n *Node) mountStage(ctx context.Context, uuid string, st *stage, disk initiator.Disk) error {
-	if err := n.ensureFilesystem(ctx, uuid, st, disk); err != nil {
-		return err
-	}
 	fsType := st.Capability.FSType
 	super, err := n.mounts.Inspect(ctx, disk.Path, fsType)
-	if err != nil {
+	if err != nil && !errors.Is(err, mount.ErrOtherFilesystem) {
 		return err
+	}
+	if !super.Sound || st.Formatting {
+		if err := n.ensureFilesystem(ctx, uuid, st, disk); err != nil {
+			return err
+		}
+		if super, err = n.mounts.Inspect(ctx, disk.Path, fsType); err != nil {
+			return err
+		}
 	}
 	if !st.ReadOnly && !super.Clean {
 		err := unhurried(ctx, "fsck "+disk.Path, func(ctx context.Context) error {

@@ -55,6 +55,7 @@ type world struct {
 	junk   bool // half a mkfs
 	fsSize int64
 	dirty  bool          // not unmounted cleanly
+	unsure bool          // the superblock proves nothing
 	slow   time.Duration // mkfs and fsck
 
 	// mounts are the paths, and what lies there.
@@ -252,7 +253,7 @@ func (w fakeMounts) Inspect(_ context.Context, _, fsType string) (mount.Superblo
 	if w.junk || w.fs != fsType {
 		return mount.Superblock{}, mount.ErrOtherFilesystem
 	}
-	return mount.Superblock{Bytes: w.fsSize, BlockBytes: 4096, Clean: !w.dirty}, nil
+	return mount.Superblock{Bytes: w.fsSize, BlockBytes: 4096, Clean: !w.dirty, Sound: !w.unsure}, nil
 }
 
 func (w fakeMounts) Wipe(context.Context, string) error {

@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +90,7 @@ func proveZero(f *os.File, offset, n int64) error {
 	if _, err := f.ReadAt(buf, offset); err != nil {
 		return fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
 	}
-	if len(bytes.TrimLeft(buf, "\x00")) != 0 {
+	if !zero(buf) {
 		return fmt.Errorf("%w: %s has data near offset %d and no file system that blkid knows", ErrNotEmpty, f.Name(), offset)
 	}
 	return nil

@@ -70,34 +70,41 @@ func (m *Mounter) Bind(ctx context.Context, source, number, path string, flags [
 	return m.Verify(path, number, readOnly)
 }
 
+// bind makes its system calls itself: unlike those of Mount and Unmount they
+// wait for no device, so no program need stand in for us.
 func (m *Mounter) bind(ctx context.Context, source, path string, flags []string, readOnly bool) error {
-	if _, err := m.run.Run(ctx, "mount", "--bind", "--", source, path); err != nil {
-		return fmt.Errorf("bind to %s: %w", path, explain(err))
-	}
+	what := "bind to " + path
+	err := child.Do(ctx, what, func() error {
+		return os.NewSyscallError(what, m.mount(source, path, "", unix.MS_BIND, ""))
+	})
 	options := bindFlags(flags)
 	if readOnly {
-		options = append(options, "ro")
+		options |= unix.MS_RDONLY
 	}
-	if len(options) == 0 {
-		return nil
+	if err != nil || options == 0 {
+		return err
 	}
 	// The kernel ignores options when it makes a bind mount.
-	options = append([]string{"remount", "bind"}, options...)
-	if _, err := m.run.Run(ctx, "mount", "-o", strings.Join(options, ","), "--", path); err != nil {
-		return errors.Join(fmt.Errorf("bind to %s: %w", path, explain(err)), m.Unmount(ctx, path))
+	what = "set the options of " + path
+	err = child.Do(ctx, what, func() error {
+		return os.NewSyscallError(what, m.mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|options, ""))
+	})
+	if err != nil {
+		return errors.Join(err, m.Unmount(ctx, path))
 	}
 	return nil
 }
 
 // bindFlags are the options that belong to a mount; the others belong to its
 // file system and were given when that was mounted.
-func bindFlags(flags []string) []string {
-	perMount := []string{"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"}
-	var out []string
+func bindFlags(flags []string) uintptr {
+	perMount := map[string]uintptr{
+		"nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+		"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+	}
+	var out uintptr
 	for _, f := range flags {
-		if slices.Contains(perMount, f) {
-			out = append(out, f)
-		}
+		out |= perMount[f]
 	}
 	return out
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +29,7 @@ func newFakeTable(t *testing.T) (*fakeTable, *Mounter, *fakeRunner) {
 	run := &fakeRunner{}
 	m := New(run, quiet())
 	m.mountinfo = f.path
+	m.mount = func(string, string, string, uintptr, string) error { return nil }
 	return f, m, run
 }
 
@@ -126,18 +129,23 @@ func TestMountCommands(t *testing.T) {
 }
 
 func TestBindReadOnly(t *testing.T) {
-	f, m, run := newFakeTable(t)
+	f, m, _ := newFakeTable(t)
 	path := filepath.Join(t.TempDir(), "target")
-	run.answer = func(args []string) (string, error) {
+	var calls []string
+	m.mount = func(source, target, fsType string, flags uintptr, data string) error {
+		calls = append(calls, fmt.Sprintf("%s %s %#x", source, target, flags))
 		f.drop(path)
-		f.add(path, "8:0", "/", "ext4", map[bool]string{true: "ro", false: "rw"}[slices.Contains(args, "remount,bind,noatime,ro")], "rw")
-		return "", nil
+		f.add(path, "8:0", "/", "ext4", map[bool]string{true: "ro", false: "rw"}[flags&unix.MS_RDONLY != 0], "rw")
+		return nil
 	}
 	if err := m.Bind(t.Context(), "/staging", "8:0", path, []string{"noatime", "data=journal"}, true); err != nil {
 		t.Error(err)
 	}
-	want := []string{"mount --bind -- /staging " + path, "mount -o remount,bind,noatime,ro -- " + path}
-	if diff := cmp.Diff(want, run.calls); diff != "" {
+	want := []string{
+		fmt.Sprintf("/staging %s %#x", path, unix.MS_BIND),
+		fmt.Sprintf(" %s %#x", path, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NOATIME|unix.MS_RDONLY),
+	}
+	if diff := cmp.Diff(want, calls); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -146,22 +154,56 @@ func TestBindReadOnly(t *testing.T) {
 func TestBindReadOnlyThatFails(t *testing.T) {
 	f, m, run := newFakeTable(t)
 	path := filepath.Join(t.TempDir(), "target")
-	run.answer = func(args []string) (string, error) {
-		switch {
-		case args[0] == "umount":
-			f.drop(path)
-		case args[1] == "--bind":
-			f.add(path, "8:0", "/", "ext4", "rw", "rw")
-		default:
-			return "", exit("mount", 32)
+	run.answer = func([]string) (string, error) { f.drop(path); return "", nil } // umount
+	m.mount = func(_, _, _ string, flags uintptr, _ string) error {
+		if flags&unix.MS_REMOUNT != 0 {
+			return unix.EPERM
 		}
-		return "", nil
+		f.add(path, "8:0", "/", "ext4", "rw", "rw")
+		return nil
 	}
-	if err := m.Bind(t.Context(), "/staging", "8:0", path, nil, true); err == nil {
-		t.Error("no error")
+	if err := m.Bind(t.Context(), "/staging", "8:0", path, nil, true); !errors.Is(err, unix.EPERM) {
+		t.Errorf("got %v", err)
 	}
 	if left, err := m.At(path); err != nil || len(left) > 0 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// The real system calls, by this test in a mount namespace of its own.
+func TestBindForReal(t *testing.T) {
+	const inside = "CSI_IETD_TEST_BIND"
+	if os.Getenv(inside) == "" {
+		again := exec.Command(os.Args[0], "-test.run=^TestBindForReal$")
+		again.Env = append(os.Environ(), inside+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	m := New(nil, quiet())
+	source, path := t.TempDir(), filepath.Join(t.TempDir(), "path")
+	var st unix.Stat_t
+	if err := unix.Stat(source, &st); err != nil {
+		t.Fatal(err)
+	}
+	number := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := m.Bind(t.Context(), source, number, path, []string{"nosuid", "noexec"}, true); err != nil {
+		t.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if want := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NOEXEC); fs.Flags&want != want {
+		t.Errorf("mount flags %#x", fs.Flags)
+	}
+	if err := os.WriteFile(filepath.Join(path, "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write: %v", err)
+	}
+	if err := m.RemoveTarget(t.Context(), path); err != nil {
+		t.Error(err)
 	}
 }
 

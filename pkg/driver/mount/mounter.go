@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 )
 
@@ -35,6 +37,8 @@ type Mounter struct {
 	log *slog.Logger
 	// mountinfo is the kernel's table of our mount namespace.
 	mountinfo string
+	// mount is the system call mount(2).
+	mount func(source, target, fsType string, flags uintptr, data string) error
 }
 
 // New returns a Mounter; nil arguments mean this machine's programs and the
@@ -46,7 +50,7 @@ func New(run child.Runner, log *slog.Logger) *Mounter {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Mounter{run: run, log: log, mountinfo: "/proc/self/mountinfo"}
+	return &Mounter{run: run, log: log, mountinfo: "/proc/self/mountinfo", mount: unix.Mount}
 }
 
 // filesystem is what differs between the types.

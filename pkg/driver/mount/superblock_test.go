@@ -50,3 +50,82 @@ func TestInspectOfExt4WithErrors(t *testing.T) {
 		}
 	}
 }
+
+// What is sound is mounted without another look: everything that blkid would
+// know the device by beside the file system must spoil it.
+func TestSoundSuperblock(t *testing.T) {
+	sectors := func(fsType string) []string {
+		if fsType == "xfs" {
+			return []string{"", "-ssize=512", "-ssize=4096"}
+		}
+		return []string{"", "-b1024", "-b4096"}
+	}
+	for _, fsType := range []string{"ext4", "xfs"} {
+		for _, option := range sectors(fsType) {
+			m := New(nil, quiet())
+			device := disk(t, 512<<20, "", 0)
+			var options []string
+			if option != "" {
+				options = []string{option}
+			}
+			if err := m.Format(t.Context(), device, fsType, options); err != nil {
+				t.Fatal(err)
+			}
+			sound := func() bool {
+				s, err := m.Inspect(t.Context(), device, fsType)
+				return err == nil && s.Sound
+			}
+			if !sound() {
+				t.Errorf("%s %s: fresh and not sound", fsType, option)
+			}
+			for name, spoil := range map[string]struct {
+				data   string
+				offset int64
+			}{
+				"partition table": {"\x55\xaa", 510}, "LVM's label in sector 0": {"LABELONE", 0},
+				"LVM's label in sector 1": {"LABELONE", 512}, "LVM's label in sector 2": {"LABELONE", 1024},
+				"LVM's label in sector 3": {"LABELONE", 1536}, "LUKS": {"LUKS\xba\xbe", 0},
+				"swap": {"SWAPSPACE2", 4086}, "a torn superblock": {"torn", map[string]int64{"ext4": 1024 + 0x78, "xfs": 108}[fsType]},
+			} {
+				old := overwrite(t, device, spoil.data, spoil.offset)
+				if sound() {
+					t.Errorf("%s %s: sound with %s", fsType, option, name)
+				}
+				overwrite(t, device, old, spoil.offset)
+			}
+			if !sound() {
+				t.Errorf("%s %s: not sound any more", fsType, option)
+			}
+		}
+	}
+}
+
+// overwrite returns what was there before.
+func overwrite(t *testing.T, device, data string, offset int64) string {
+	t.Helper()
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	old := make([]byte, len(data))
+	if _, err := f.ReadAt(old, offset); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte(data), offset); err != nil {
+		t.Fatal(err)
+	}
+	return string(old)
+}
+
+// A file system without checksums is one, and proves nothing.
+func TestOldExt4IsNotSound(t *testing.T) {
+	m := New(nil, quiet())
+	device := disk(t, 64<<20, "", 0)
+	if err := m.Format(t.Context(), device, "ext4", []string{"-O", "^metadata_csum"}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.Inspect(t.Context(), device, "ext4"); err != nil || s.Sound || !s.Clean {
+		t.Errorf("got %+v, %v", s, err)
+	}
+}

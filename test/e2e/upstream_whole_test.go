@@ -16,7 +16,7 @@ import (
 // skipped in the suite's words.
 func TestUpstreamWhole(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "report.json")
-	upstream(t, os.Stdout, "--procs=4", "--timeout=5h", "--json-report="+report,
+	upstream(t, os.Stdout, "--procs=6", "--timeout=5h", "--json-report="+report,
 		"--focus=External.Storage.*Testpattern", "--skip="+strings.Join(upstreamSpecs(t, "never.txt"), "|"))
 	data, err := os.ReadFile(report)
 	if err != nil {

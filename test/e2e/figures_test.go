@@ -43,7 +43,6 @@ func timed(f func()) time.Duration {
 
 // TestFigures prints what docs/kubernetes.md holds: `make e2e-figures`.
 func TestFigures(t *testing.T) {
-	t.Run("bare pod to Running", bareFigure)
 	t.Run("claim created to pod Running", claimFigure)
 	t.Run("20 claims at once", manyFigure)
 	t.Run("moved to another node", moveFigure)
@@ -51,17 +50,6 @@ func TestFigures(t *testing.T) {
 }
 
 func bare(p *corev1.PodSpec) { p.Volumes, p.Containers[0].VolumeMounts = nil, nil }
-
-func bareFigure(t *testing.T) {
-	s := newSpace(t)
-	var f figure
-	for i := range *rounds {
-		name := fmt.Sprint("bare-", i)
-		f = append(f, timed(func() { s.pod(name, "", bare, onNode(nodes[1])) }))
-		s.delete(name)
-	}
-	t.Log(f)
-}
 
 func claimFigure(t *testing.T) {
 	s := newSpace(t)

@@ -41,24 +41,34 @@ func TestMain(m *testing.M) {
 
 // run installs, tests and uninstalls.
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	defer cancel()
 	status := 1
-	err := connect(ctx)
-	if err == nil {
-		err = install(ctx)
-	}
+	err := bounded(func(ctx context.Context) error {
+		if err := connect(ctx); err != nil {
+			return err
+		}
+		return install(ctx)
+	})
 	if err == nil {
 		status = m.Run()
 	}
 	if err == nil && !*keep {
-		err = errors.Join(uninstall(ctx, "install.md", "uninstall"), manifests(ctx))
+		err = bounded(func(ctx context.Context) error {
+			return errors.Join(uninstall(ctx, "install.md", "uninstall"), manifests(ctx))
+		})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
 	return status
+}
+
+// bounded is for what goes before and after the tests, which have time limits
+// of their own.
+func bounded(f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	return f(ctx)
 }
 
 func connect(ctx context.Context) error {

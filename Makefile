@@ -15,7 +15,7 @@ deps:
 build: ## static bin/csi-ietd
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/csi-ietd ./cmd/csi-ietd
 
-image: deps ## bin/image: OCI archives of both images, and what is in them (PLATFORMS, VERSION)
+image: ## bin/image: OCI archives of both images, and what is in them (PLATFORMS, VERSION)
 	hack/image/build
 
 image-lock: ## renew the pinned Debian packages of the node's image

@@ -2,12 +2,16 @@ package chart
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -89,6 +93,58 @@ func TestPrivileges(t *testing.T) {
 			t.Errorf("%s has no seccomp profile", name)
 		}
 	})
+}
+
+// TestOwnPool runs the script of own-pool: it gives away an empty directory or a
+// pool, for either uid of the controller, and nothing else.
+func TestOwnPool(t *testing.T) {
+	for flags, uid := range map[string]int{"storage.ioFlusher=false": 65532, "storage.ioFlusher=true": 0} {
+		var script string
+		for _, o := range mustRender(t, "-f", "testdata/values-hostpath.yaml", "--set", flags) {
+			for _, c := range allContainers(o.podSpec()) {
+				if c.str("name") == "own-pool" {
+					script = c.strs("command")[2]
+				}
+			}
+		}
+		for name, c := range map[string]struct {
+			files []string
+			owner int // of the directory, before
+			taken bool
+		}{
+			"empty":                             {nil, 1000, true},
+			"a new disk":                        {[]string{"lost+found"}, 0, true},
+			"half a pool":                       {[]string{"lock", "volumes", "staging", "trash", "pool.json.tmp"}, uid, true},
+			"a pool of another uid":             {[]string{"pool.json", "lock", "volumes"}, 1000, true},
+			"files of others":                   {[]string{"thesis.tex"}, 1000, false},
+			"files of root":                     {[]string{"etc"}, 0, false},
+			"files in a directory of our uid":   {[]string{"etc"}, 65532, false},
+			"a hidden file":                     {[]string{".ssh"}, 0, false},
+			"files beside what looks like ours": {[]string{"volumes", "home"}, 0, false},
+		} {
+			dir := t.TempDir()
+			for _, file := range c.files {
+				if err := os.WriteFile(filepath.Join(dir, file), nil, 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, c.owner, c.owner)); err != nil {
+				t.Fatalf("these tests change owners and run as root: %v", err)
+			}
+			out, err := exec.Command("/bin/sh", "-euc", strings.Replace(script, "/var/lib/csi-ietd/pool", dir, 1)).CombinedOutput()
+			info, statErr := os.Stat(dir)
+			if statErr != nil {
+				t.Fatal(statErr)
+			}
+			taken := info.Mode().Perm() == 0o700 && int(info.Sys().(*syscall.Stat_t).Uid) == uid
+			if (err == nil) != c.taken || taken != c.taken {
+				t.Errorf("uid %d, %s: %v: %s, mode %v, taken %v", uid, name, err, out, info.Mode(), taken)
+			}
+			if !c.taken && (info.Mode().Perm() != 0o755 || !strings.Contains(string(out), "give the pool an empty directory")) {
+				t.Errorf("uid %d, %s: mode %v, it says: %s", uid, name, info.Mode(), out)
+			}
+		}
+	}
 }
 
 // TestOneUser: the CSI socket is its owner's alone, so the sidecars are who

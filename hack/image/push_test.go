@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,5 +59,30 @@ func TestPushRefuses(t *testing.T) {
 				t.Errorf("error %v, want one about %q", err, test.want)
 			}
 		})
+	}
+}
+
+// TestDocumentedPush runs what docs/install.md says, for one platform.
+func TestDocumentedPush(t *testing.T) {
+	text, err := os.ReadFile("../../docs/install.md")
+	must(t, err)
+	script := regexp.MustCompile("(?s)```sh push\n(.*?)```").FindSubmatch(text)
+	if script == nil {
+		t.Fatal("docs/install.md has no block sh push")
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(discardLog)))
+	t.Cleanup(server.Close)
+	repository := strings.TrimPrefix(server.URL, "http://") + "/mine"
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", string(script[1]))
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "REGISTRY="+repository, "PLATFORMS=linux/amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, image := range []string{"csi-ietd", "csi-ietd-node"} {
+		ref, err := name.ParseReference(repository + "/" + image + ":v0.1.0")
+		must(t, err)
+		_, err = remote.Index(ref)
+		must(t, err)
 	}
 }

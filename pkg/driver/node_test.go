@@ -167,9 +167,13 @@ func TestStageRepairsAndGrows(t *testing.T) {
 		"grown": {false, 2 << 30, []string{"grow"}}, "both": {true, 2 << 30, []string{"fsck", "grow"}},
 		"part of a block": {false, 1<<30 + 512, nil},
 	} {
+		unsure := c.dirty // either way, blkid decides or need not be asked
 		r := newNodeRig(t)
-		r.w.fs, r.w.fsSize, r.w.dirty, r.w.size = "ext4", 1<<30, c.dirty, c.size
+		r.w.fs, r.w.fsSize, r.w.dirty, r.w.size, r.w.unsure = "ext4", 1<<30, c.dirty, c.size, unsure
 		r.must(r.stageVolume())
+		if asked := r.w.probes > 0; asked != unsure {
+			t.Errorf("%s: a device with a sound superblock %v was probed: %v", name, !unsure, asked)
+		}
 		var got []string
 		for _, s := range r.w.steps {
 			if s == "fsck" || s == "grow" {

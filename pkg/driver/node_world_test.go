@@ -56,6 +56,7 @@ type world struct {
 	fsSize int64
 	dirty  bool          // not unmounted cleanly
 	unsure bool          // the superblock proves nothing
+	probes int           // of blkid
 	slow   time.Duration // mkfs and fsck
 
 	// mounts are the paths, and what lies there.
@@ -216,6 +217,7 @@ func (w fakeDisks) Detach(context.Context, string) error {
 type fakeMounts struct{ *world }
 
 func (w fakeMounts) Filesystem(context.Context, string) (string, error) {
+	w.probes++
 	if w.junk {
 		return "", mount.ErrNotEmpty
 	}

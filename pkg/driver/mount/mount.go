@@ -101,6 +101,7 @@ func bindFlags(flags []string) uintptr {
 	perMount := map[string]uintptr{
 		"nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
 		"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+		"nosymfollow": unix.MS_NOSYMFOLLOW,
 	}
 	var out uintptr
 	for _, f := range flags {

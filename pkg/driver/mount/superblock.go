@@ -19,8 +19,9 @@ type Superblock struct {
 	// BlockBytes is its allocation unit: what a device has less than one of
 	// on top of Bytes is of no use.
 	BlockBytes int64
-	// Sound: its checksum is right, and around it nothing lies that another
-	// system would know the device by. No further look is needed to mount it.
+	// Sound: its checksum is right, and in the first 4096 bytes nothing else
+	// lies that the device could be known by. No further look is needed to
+	// mount it; to format a device it takes Filesystem.
 	Sound bool
 }
 
@@ -40,7 +41,11 @@ func (m *Mounter) Inspect(ctx context.Context, device, fsType string) (Superbloc
 	if err != nil {
 		return Superblock{}, fmt.Errorf("read the superblock of %s: %w", device, err)
 	}
-	s, ok := map[string]func([]byte) (Superblock, bool){"ext4": parseExt4, "xfs": parseXFS}[fsType](buf)
+	parse := map[string]func([]byte) (Superblock, bool){"ext4": parseExt4, "xfs": parseXFS}[fsType]
+	if parse == nil {
+		return Superblock{}, CheckFilesystem(or(fsType, "none"))
+	}
+	s, ok := parse(buf)
 	if !ok {
 		return Superblock{}, fmt.Errorf("%w: no %s superblock on %s", ErrOtherFilesystem, fsType, device)
 	}

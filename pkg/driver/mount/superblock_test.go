@@ -21,6 +21,9 @@ func TestInspect(t *testing.T) {
 		if err != nil || s.Bytes > size || s.Bytes <= size-s.BlockBytes || !s.Clean {
 			t.Errorf("%s: got %+v, %v", fsType, s, err)
 		}
+		if _, err := m.Inspect(t.Context(), device, "btrfs"); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s as btrfs: %v", fsType, err)
+		}
 		for other := range filesystems {
 			if _, err := m.Inspect(t.Context(), device, other); other != fsType && !errors.Is(err, ErrOtherFilesystem) {
 				t.Errorf("%s as %s: %v", fsType, other, err)

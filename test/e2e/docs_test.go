@@ -172,7 +172,7 @@ func TestReadme(t *testing.T) {
 func TestEveryLabelIsRun(t *testing.T) {
 	run := map[string]bool{
 		"install.md install": true, "install.md uninstall": true, "kubernetes.md remove": true, // main_test.go, uninstall_test.go
-		"install.md push": true, // hack/image
+		"install.md push":     true, // hack/image
 		"kubernetes.md apply": true, "install.md first": true, "install.md first-away": true,
 		"upgrade.md upgrade": true, "upgrade.md replace": true, "upgrade.md rollback": true, // TestUpgrade
 		"node-failure.md out-of-service": true, "node-failure.md back-in-service": true, // TestNodeLost

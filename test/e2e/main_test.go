@@ -15,6 +15,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -29,6 +30,7 @@ var keep = flag.Bool("keep", false, "leave csi-ietd installed, and use it if it 
 
 // The cluster under test.
 var (
+	config      *rest.Config
 	client      kubernetes.Interface
 	nodes       []string // by name
 	storageNode string   // the first of them holds the pool
@@ -75,8 +77,8 @@ func connect(ctx context.Context) error {
 	if os.Getenv("KUBECONFIG") == "" {
 		return errors.New("KUBECONFIG names no cluster: `make e2e` makes one and runs the suite there")
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err != nil {
+	var err error
+	if config, err = clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")); err != nil {
 		return err
 	}
 	config.QPS, config.Burst = 50, 100

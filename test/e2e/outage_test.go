@@ -8,8 +8,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
 
@@ -252,4 +255,39 @@ func TestStartupTaint(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestNodePluginsReach: who has taken over a node has its plugin's account, and
+// gets at no other node by it, nor at anything of its own but the taint.
+func TestNodePluginsReach(t *testing.T) {
+	t.Parallel()
+	c := rest.CopyConfig(config)
+	c.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + system + ":" + release + "-node",
+		Extra:    map[string][]string{"authentication.kubernetes.io/node-name": {nodes[1]}},
+	}
+	plugin, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, attack := range map[string]struct{ node, patch, want string }{
+		"another node":    {nodes[0], `{"metadata":{"annotations":{"x":"y"}}}`, "its own node alone"},
+		"a label":         {nodes[1], `{"metadata":{"labels":{"x":"y"}}}`, "change nothing else"},
+		"an annotation":   {nodes[1], `{"metadata":{"annotations":{"x":"y"}}}`, "change nothing else"},
+		"another taint":   {nodes[1], `{"spec":{"taints":[{"key":"x","effect":"NoExecute"}]}}`, "change nothing else"},
+		"unschedulable":   {nodes[1], `{"spec":{"unschedulable":true}}`, "change nothing else"},
+		"the node status": {nodes[1], `{"status":{"phase":"Running"}}`, ""},
+	} {
+		var subresources []string
+		if name == "the node status" {
+			subresources = []string{"status"}
+		}
+		_, err := plugin.CoreV1().Nodes().Patch(t.Context(), attack.node, types.MergePatchType, []byte(attack.patch), metav1.PatchOptions{}, subresources...)
+		if err == nil || !strings.Contains(err.Error(), attack.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := plugin.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("secrets: %v", err)
+	}
 }

@@ -27,14 +27,20 @@ func uninstall(ctx context.Context, document, label string) error {
 }
 
 // leftovers are the kinds whose objects of ours a cluster might still have.
-const leftovers = "csidrivers,storageclasses,clusterroles,clusterrolebindings,priorityclasses,persistentvolumes,volumeattachments,csistoragecapacities"
+const leftovers = "csidrivers,storageclasses,clusterroles,clusterrolebindings,priorityclasses,persistentvolumes,volumeattachments,csistoragecapacities," +
+	"validatingadmissionpolicies,validatingadmissionpolicybindings"
+
+// marks are what an object of ours has: its name, the chart's label, or the
+// driver or class that Kubernetes made it for.
+const marks = `jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.labels.app\.kubernetes\.io/name} ` +
+	`{.spec.csi.driver} {.spec.attacher} {.storageClassName}{"\n"}{end}`
 
 func nothingLeft(ctx context.Context) error {
 	_, err := client.CoreV1().Namespaces().Get(ctx, system, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		return fmt.Errorf("namespace %s is still there: %w", system, err)
 	}
-	out, err := kubectl(ctx, "", "get", leftovers, "-A", "-o", "name")
+	out, err := kubectl(ctx, "", "get", leftovers, "-A", "-o", marks)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	step("its storage node", func() { s.documented("upgrade.md", "replace", "") })
 	storage := podIDs(t, "app.kubernetes.io/component=storage")
 	step("upgrade", func() { s.documented("upgrade.md", "upgrade", "") })
 	for id := range podIDs(t, "app.kubernetes.io/component=storage") {

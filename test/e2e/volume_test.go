@@ -282,13 +282,13 @@ func TestBadInput(t *testing.T) {
 		"csi.storage.k8s.io/provisioner-secret-name":      "nobody",
 		"csi.storage.k8s.io/provisioner-secret-namespace": s.name,
 	})))
-	s.awaitEvent("secretless", "nobody")
+	s.awaitEvent("secretless", "error getting secret nobody")
 	s.claim("many", "64Mi", accessMode(corev1.ReadWriteMany), ofClass(s.class(nil)))
 	s.awaitEvent("many", "InvalidArgument")
 
 	out, err := helm(t.Context(), "upgrade", release, root+"/charts/csi-ietd", "--namespace", system, "--reuse-values", "--dry-run",
 		"--set", "storage.nodeName=3")
-	if err == nil || !strings.Contains(err.Error(), "nodeName") {
+	if err == nil || !strings.Contains(err.Error(), "got number, want string") {
 		t.Errorf("a number for storage.nodeName: %s, %v", out, err)
 	}
 	out, err = helm(t.Context(), "install", "another", root+"/charts/csi-ietd", "--namespace", s.name, "--set", "storage.nodeName="+nodes[1])

@@ -14,7 +14,10 @@ import (
 )
 
 // NodePublishVolume shows a staged volume at the target path: its mounted file
-// system, or the device node of a raw block volume.
+// system, or the device node of a raw block volume. The kernel knows no device
+// node that is read-only for one of several users: where the volume itself is
+// not attached read-only, it is kubelet that gives the container a device
+// cgroup without writing.
 func (n *Node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	capability, err := nodeCapability(req.GetVolumeCapability())
 	if err != nil {
@@ -57,8 +60,6 @@ func (n *Node) publishable(uuid string, req *csi.NodePublishVolumeRequest, capab
 		return nil, fmt.Errorf("%w: %s is staged at %s", errNotStaged, req.GetVolumeId(), st.StagingPath)
 	case st.Capability.Block != capability.Block || st.Capability.FSType != capability.FSType:
 		return nil, fmt.Errorf("%w: %s is staged with another capability", volume.ErrIncompatible, req.GetVolumeId())
-	case capability.Block && req.GetReadonly() && !st.ReadOnly:
-		return nil, invalidField("readonly", "a device node cannot be read-only for one of several targets; attach the volume read-only")
 	}
 	return st, nil
 }

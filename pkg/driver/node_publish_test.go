@@ -117,14 +117,23 @@ func TestPublishBlock(t *testing.T) {
 	r.gone()
 }
 
+// A pod may take a raw block volume read-only beside one that writes.
 func TestBlockPublishedReadOnly(t *testing.T) {
 	r := newNodeRig(t)
 	r.cap = nodeBlockCapability()
 	r.must(r.stageVolume())
-	_, err := r.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+	readOnly := &csi.NodePublishVolumeRequest{
 		VolumeId: testVolumeID, StagingTargetPath: testStaging, TargetPath: testTarget, VolumeCapability: r.cap, Readonly: true,
-	})
-	r.refused(err, ErrInvalidField)
+	}
+	for range 2 {
+		_, err := r.NodePublishVolume(t.Context(), readOnly)
+		r.must(err)
+	}
+	r.must(r.publishVolume("/kubelet/pods/2/dev"))
+	r.refused(r.publishVolume(testTarget), volume.ErrIncompatible)
+	if len(r.w.mounts) != 2 || !r.w.mounts[testTarget].device {
+		t.Errorf("mounts %v", r.w.mounts)
+	}
 }
 
 func TestExpand(t *testing.T) {

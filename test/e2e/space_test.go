@@ -209,6 +209,9 @@ func asDevice(p *corev1.PodSpec) {
 	c.VolumeMounts, c.VolumeDevices = nil, []corev1.VolumeDevice{{Name: "data", DevicePath: "/dev/data"}}
 }
 
+// readOnly takes the claim's volume read-only.
+func readOnly(p *corev1.PodSpec) { p.Volumes[0].PersistentVolumeClaim.ReadOnly = true }
+
 func running(script string) func(*corev1.PodSpec) {
 	return func(p *corev1.PodSpec) { p.Containers[0].Command = []string{"sh", "-ec", script} }
 }

@@ -142,6 +142,11 @@ dd if=/tmp/x of=/dev/data bs=1M conv=fsync 2>/dev/null; sha256sum </tmp/x`)
 	if size := s.shell("writer", "blockdev --getsize64 /dev/data"); size != fmt.Sprint(64<<20) {
 		t.Errorf("the device has %s bytes", size)
 	}
+	s.pod("looker", "raw", asDevice, readOnly, onNode(nodes[1]))
+	if out, err := kubectl(s.ctx, "", "-n", s.name, "exec", "looker", "--", "dd", "if=/dev/zero", "of=/dev/data", "count=1"); err == nil {
+		t.Errorf("a pod that has the device read-only wrote to it: %s", out)
+	}
+	s.delete("looker")
 	s.delete("writer")
 	s.pod("reader", "raw", asDevice, onNode(storageNode))
 	if got := s.shell("reader", "dd if=/dev/data bs=1M count=8 2>/dev/null | sha256sum"); got != sum {

@@ -20,7 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-var rounds = flag.Int("rounds", 30, "how often each figure is taken; those after the loss of a node 3 times")
+var rounds = flag.Int("rounds", 30, "how often each figure is taken; those after the loss of a node a third of it")
 
 // figure is a series of times.
 type figure []time.Duration
@@ -162,7 +162,7 @@ func (s *space) compareMoves() {
 func (s *space) compareLosses() {
 	s.Helper()
 	var ours, peer figure
-	for i := range 3 {
+	for i := range (*rounds + 2) / 3 {
 		ours = append(ours, s.loseNode(fmt.Sprint("ours-lost-", i), "ours"))
 		peer = append(peer, s.loseNode(fmt.Sprint("peer-lost-", i), "peer"))
 	}

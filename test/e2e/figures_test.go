@@ -107,8 +107,9 @@ func moveFigure(t *testing.T) {
 
 // staticFigures sets a static volume of ours beside one of tgt through
 // Kubernetes' own iscsi source, and both beside a pod without a volume: moved
-// to the other node, and after the loss of a node. They take turns, since the
-// machine may be faster in one minute than in the next.
+// to the other node (the detach from the first is over by then: moveFigure has
+// it), and after the loss of a node. They take turns, since the machine may be
+// faster in one minute than in the next.
 func staticFigures(t *testing.T) {
 	s := newSpace(t)
 	s.claim("source", "256Mi")

@@ -88,6 +88,18 @@ case $1 in install | upgrade) set -- "$@" $E2E_VALUES ;; esac
 exec hack/helm "$@"
 `
 
+// documented runs a labelled block in its turn.
+func documented(ctx context.Context, document, label string, env ...string) error {
+	script, err := labelled(document, label)
+	if err != nil {
+		return err
+	}
+	if _, err := runDocumented(ctx, script, append([]string{"NODE=" + storageNode}, env...)...); err != nil {
+		return fmt.Errorf("docs/%s, %s: %w", document, label, err)
+	}
+	return nil
+}
+
 // TestDocs runs every command of the documents that is not part of another
 // test, each document in a namespace of its own.
 func TestDocs(t *testing.T) {
@@ -146,11 +158,7 @@ func (s *space) kubeconfig() string {
 // documented runs the labelled block of a document in its turn.
 func (s *space) documented(document, label, node string) {
 	s.Helper()
-	script, err := labelled(document, label)
-	if err == nil {
-		_, err = runDocumented(s.ctx, script, "NODE="+node)
-	}
-	if err != nil {
+	if err := documented(s.ctx, document, label, "NODE="+node); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -173,7 +181,7 @@ func TestEveryLabelIsRun(t *testing.T) {
 	run := map[string]bool{
 		"install.md install": true, "install.md uninstall": true, "kubernetes.md remove": true, // main_test.go, uninstall_test.go
 		"install.md push":     true, // hack/image
-		"kubernetes.md apply": true, "install.md first": true, "install.md first-away": true,
+		"kubernetes.md apply": true, "install.md first": true, "install.md first-away": true, "install.md claim": true,
 		"upgrade.md upgrade": true, "upgrade.md replace": true, "upgrade.md rollback": true, // TestUpgrade
 		"node-failure.md out-of-service": true, "node-failure.md back-in-service": true, // TestNodeLost
 	}

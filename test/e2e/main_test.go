@@ -55,7 +55,7 @@ func run(m *testing.M) int {
 	}
 	if err == nil && !*keep {
 		err = bounded(func(ctx context.Context) error {
-			return errors.Join(uninstall(ctx, "install.md", "uninstall"), manifests(ctx))
+			return errors.Join(uninstall(ctx, "install.md", "uninstall"), manifests(ctx), onClaim(ctx))
 		})
 	}
 	if err != nil {
@@ -128,15 +128,9 @@ func install(ctx context.Context) error {
 // it away.
 func manifests(ctx context.Context) error {
 	began := time.Now()
-	for _, b := range []struct{ document, label string }{
-		{"kubernetes.md", "apply"}, {"install.md", "first"}, {"install.md", "first-away"},
-	} {
-		script, err := labelled(b.document, b.label)
-		if err != nil {
+	for _, b := range [][2]string{{"kubernetes.md", "apply"}, {"install.md", "first"}, {"install.md", "first-away"}} {
+		if err := documented(ctx, b[0], b[1]); err != nil {
 			return err
-		}
-		if _, err := runDocumented(ctx, script, "NODE="+storageNode); err != nil {
-			return fmt.Errorf("docs/%s, %s: %w", b.document, b.label, err)
 		}
 	}
 	fmt.Printf("installed without Helm, and a first volume, in %.1f s\n", time.Since(began).Seconds())

@@ -14,11 +14,7 @@ import (
 // uninstall takes csi-ietd away as a document says and looks for what it may
 // have left.
 func uninstall(ctx context.Context, document, label string) error {
-	script, err := labelled(document, label)
-	if err != nil {
-		return err
-	}
-	if _, err := runDocumented(ctx, script, "NODE="+storageNode); err != nil {
+	if err := documented(ctx, document, label); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -85,10 +85,23 @@ func connect(ctx context.Context) error {
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
+	// A node that has just become Ready carries its taint a moment longer.
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := poll(ctx, func() error { return findNodes(ctx) }); err != nil {
+		return err
+	}
+	storageNode = nodes[0]
+	return nil
+}
+
+// findNodes finds the nodes that take pods, which the suite needs two of.
+func findNodes(ctx context.Context) error {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
+	nodes = nil
 	for _, n := range list.Items {
 		if !n.Spec.Unschedulable && !hasNoScheduleTaint(n.Spec.Taints) {
 			nodes = append(nodes, n.Name)
@@ -98,7 +111,6 @@ func connect(ctx context.Context) error {
 		return fmt.Errorf("the cluster has %d nodes for pods, the suite needs 2", len(nodes))
 	}
 	slices.Sort(nodes)
-	storageNode = nodes[0]
 	return nil
 }
 

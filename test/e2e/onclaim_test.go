@@ -26,7 +26,7 @@ spec:
   capacity: {storage: 4Gi}
   accessModes: [ReadWriteOnce]
   persistentVolumeReclaimPolicy: Retain
-  local: {path: /var/lib/e2e-disk}
+  local: {path: /var/lib/csi-ietd/e2e-disk}
   nodeAffinity:
     required:
       nodeSelectorTerms:
@@ -42,10 +42,10 @@ spec:
   containers:
     - name: main
       image: IMAGE
-      command: [sh, -c, "rm -rf /lib-of-node/e2e-disk; mkdir -p /lib-of-node/e2e-disk; touch /ready; sleep infinity"]
+      command: [sh, -c, "rm -rf /host/e2e-disk; mkdir -p /host/e2e-disk; touch /ready; sleep infinity"]
       readinessProbe: {periodSeconds: 1, exec: {command: [test, -e, /ready]}}
-      volumeMounts: [{name: lib, mountPath: /lib-of-node}]
-  volumes: [{name: lib, hostPath: {path: /var/lib}}]
+      volumeMounts: [{name: disk, mountPath: /host}]
+  volumes: [{name: disk, hostPath: {path: /var/lib/csi-ietd, type: DirectoryOrCreate}}]
 `
 
 // onClaim installs with the pool on another driver's volume, as docs/install.md
@@ -62,7 +62,7 @@ func onClaim(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		_, e := kubectl(ctx, "", "-n", "default", "exec", "e2e-disk", "--", "rm", "-rf", "/lib-of-node/e2e-disk")
+		_, e := kubectl(ctx, "", "-n", "default", "exec", "e2e-disk", "--", "rm", "-rf", "/host/e2e-disk")
 		_, e2 := kubectl(ctx, disk, "delete", "-f", "-", "--timeout=4m")
 		err = errors.Join(err, e, e2)
 	}()

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -103,6 +104,7 @@ func (n *Node) start(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
+		{"route to its pods", n.route},
 		{"preparing", n.prepare},
 		{"containerd", n.startContainerd},
 		{"kubelet", n.startKubelet},
@@ -111,6 +113,15 @@ func (n *Node) start(ctx context.Context) error {
 			return fmt.Errorf("%s: %s: %w", n.Name, step.name, err)
 		}
 		n.cluster.say("%s: %s", n.Name, step.name)
+	}
+	return nil
+}
+
+// route leads the control plane's answers to the node's pods.
+func (n *Node) route(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "ip", "route", "replace", podNetOf(n.index), "via", n.Address()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil
 }

@@ -88,6 +88,45 @@ type Recoverer interface {
 	Recover() error
 }
 
+// StateKeeper is a Device that keeps what the logical unit above it must
+// remember: reservations, saved mode pages.
+type StateKeeper interface {
+	// State returns what SetState stored last, nil for nothing.
+	State() (json.RawMessage, error)
+	// SetState replaces it; it is on stable storage when the call returns.
+	// When it fails, State says whether the old or the new one is there.
+	SetState(json.RawMessage) error
+}
+
+// Mapper is a Device that knows which of its blocks are allocated.
+type Mapper interface {
+	// Mapped says whether the byte at off is allocated, and how many bytes
+	// from there on, one at least and none behind the end, are the same.
+	// What is not allocated reads as zeros.
+	Mapped(off int64) (mapped bool, n int64, err error)
+}
+
+// Spacer is a Device that can tell what it occupies and what is left for it.
+type Spacer interface {
+	// Space reads the figures now.
+	Space() (Space, error)
+}
+
+// Space is in bytes.
+type Space struct {
+	// Used is what the device occupies.
+	Used int64
+	// Available is what could be allocated still, by this device or others
+	// of the same pool.
+	Available int64
+}
+
+// Prefetcher is a Device that can be told what will be read.
+type Prefetcher interface {
+	// Prefetch begins to read [off, off+n) into memory and does not wait.
+	Prefetch(off, n int64) error
+}
+
 // VolatileMarker is a Device that can remember across a power cut that writes
 // which were acknowledged may not have reached stable storage.
 type VolatileMarker interface {

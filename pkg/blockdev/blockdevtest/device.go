@@ -16,10 +16,13 @@ const (
 	ReadsNowait                        // blockdev.NowaitReader
 	WritesSync                         // blockdev.SyncWriter
 	Marks                              // blockdev.VolatileMarker
+	Maps                               // blockdev.Mapper
+	Prefetches                         // blockdev.Prefetcher
+	Spaces                             // blockdev.Spacer
 )
 
 // All is every optional interface.
-const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks
+const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces
 
 // capabilities returns what d offers.
 func capabilities(d blockdev.Device) (c Capability) {
@@ -37,6 +40,15 @@ func capabilities(d blockdev.Device) (c Capability) {
 	}
 	if _, ok := d.(blockdev.VolatileMarker); ok {
 		c |= Marks
+	}
+	if _, ok := d.(blockdev.Mapper); ok {
+		c |= Maps
+	}
+	if _, ok := d.(blockdev.Prefetcher); ok {
+		c |= Prefetches
+	}
+	if _, ok := d.(blockdev.Spacer); ok {
+		c |= Spaces
 	}
 	return c
 }
@@ -82,6 +94,9 @@ func (s DeviceSuite) Run(t *testing.T) {
 		{"ReadAtNowait", s.testNowait, s.Has&ReadsNowait == 0},
 		{"WriteAtSync", s.testWriteAtSync, s.Has&WritesSync == 0},
 		{"VolatileMark", s.testMark, s.Has&Marks == 0},
+		{"Mapped", s.testMapped, s.Has&Maps == 0},
+		{"Space", s.testSpace, s.Has&Spaces == 0},
+		{"Prefetch", s.testPrefetch, s.Has&Prefetches == 0},
 		{"Grow", s.testGrow, s.Grow == nil},
 		{"Reopen", s.testReopen, s.Reopen == nil},
 	}

@@ -3,6 +3,7 @@ package blockdevtest
 import (
 	"bytes"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 
@@ -60,6 +61,61 @@ func (s DeviceSuite) testWriteAtSync(t *testing.T) {
 		p := pattern(i, int(r.n))
 		ok(t, d.(blockdev.SyncWriter).WriteAtSync(p, r.off))
 		copy(want[r.off:], p)
+	}
+	equal(t, d, 0, want)
+}
+
+// testMapped writes and unmaps, and goes through what the device says of it.
+func (s DeviceSuite) testMapped(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	m := d.(blockdev.Mapper)
+	if mapped, n, err := m.Mapped(0); mapped || n != testSize || err != nil {
+		t.Errorf("an empty device: mapped %v for %d bytes, %v", mapped, n, err)
+	}
+	unit := d.(blockdev.Unmapper).UnmapGranularity()
+	want := make([]byte, testSize)
+	for _, off := range []int64{4 * unit, 5 * unit, 100 * unit, testSize - unit} {
+		copy(want[off:], pattern(5, int(unit)))
+		write(t, d, off, want[off:off+unit])
+	}
+	ok(t, d.Sync())
+	ok(t, d.(blockdev.Unmapper).Unmap(5*unit, unit))
+	clear(want[5*unit : 6*unit])
+	for off := int64(0); off < testSize; {
+		mapped, n, err := m.Mapped(off)
+		if err != nil || n <= 0 || off+n > testSize {
+			t.Fatalf("at %d: %d bytes, %v", off, n, err)
+		}
+		for at := off; at < off+n; at += unit {
+			if full := want[at] != 0 || want[at+1] != 0; full != mapped {
+				t.Errorf("at %d: mapped %v, want %v", at, mapped, full)
+			}
+		}
+		off += n
+	}
+	for _, off := range []int64{-1, testSize, testSize + 1, math.MaxInt64} {
+		_, _, err := m.Mapped(off)
+		wantError(t, "Mapped", err, blockdev.ErrOutOfRange)
+	}
+}
+
+func (s DeviceSuite) testSpace(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	write(t, d, 0, pattern(1, testSize/2))
+	ok(t, d.Sync())
+	space, err := d.(blockdev.Spacer).Space()
+	ok(t, err)
+	if space.Used < testSize/2 || space.Used > testSize || space.Available <= 0 {
+		t.Errorf("half written of %d: %+v", testSize, space)
+	}
+}
+
+func (s DeviceSuite) testPrefetch(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	want := pattern(3, testSize)
+	write(t, d, 0, want)
+	for _, r := range ranges {
+		ok(t, d.(blockdev.Prefetcher).Prefetch(r.off, r.n))
 	}
 	equal(t, d, 0, want)
 }

@@ -82,6 +82,9 @@ func boundsOfRanges(t *testing.T, d blockdev.Device) {
 		if u, ok := d.(blockdev.Unmapper); ok {
 			wantError(t, "Unmap", u.Unmap(r.off, r.n), blockdev.ErrOutOfRange)
 		}
+		if p, ok := d.(blockdev.Prefetcher); ok {
+			wantError(t, "Prefetch", p.Prefetch(r.off, r.n), blockdev.ErrOutOfRange)
+		}
 		if z, ok := d.(blockdev.Zeroer); ok {
 			wantError(t, "WriteZeroes", z.WriteZeroes(r.off, r.n), blockdev.ErrOutOfRange)
 		}

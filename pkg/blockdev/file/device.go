@@ -32,6 +32,8 @@ var (
 	_ blockdev.Zeroer         = (*device)(nil)
 	_ blockdev.Recoverer      = (*device)(nil)
 	_ blockdev.Unmapper       = thinDevice{}
+	_ blockdev.Mapper         = thinDevice{}
+	_ blockdev.Spacer         = thinDevice{}
 )
 
 // openDevice opens the volume's file, which must be as long as r says.
@@ -62,6 +64,12 @@ func (d thinDevice) Unmap(off, n int64) error { return d.Punch(off, n) }
 
 // UnmapGranularity is the file system's block in bytes.
 func (d thinDevice) UnmapGranularity() int64 { return d.PunchGranularity() }
+
+// Space is the file's and its file system's.
+func (d thinDevice) Space() (blockdev.Space, error) { return d.Usage() }
+
+// Mapped knows the file's holes.
+func (d thinDevice) Mapped(off int64) (bool, int64, error) { return d.Extent(off) }
 
 // Close closes the file and lets the volume be opened again.
 func (d *device) Close() error {

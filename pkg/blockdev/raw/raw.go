@@ -154,13 +154,23 @@ func granularity(f *os.File, end int64) int64 {
 // thin is a regular file on a file system that punches holes.
 type thin struct{ *fd.Device }
 
-var _ blockdev.Unmapper = thin{}
+var (
+	_ blockdev.Unmapper = thin{}
+	_ blockdev.Mapper   = thin{}
+	_ blockdev.Spacer   = thin{}
+)
 
 // Unmap punches a hole.
 func (d thin) Unmap(off, n int64) error { return d.Punch(off, n) }
 
 // UnmapGranularity is the file system's block in bytes.
 func (d thin) UnmapGranularity() int64 { return d.PunchGranularity() }
+
+// Space is the file's and its file system's.
+func (d thin) Space() (blockdev.Space, error) { return d.Usage() }
+
+// Mapped knows the file's holes.
+func (d thin) Mapped(off int64) (bool, int64, error) { return d.Extent(off) }
 
 // readOnly is a medium opened without the right to write.
 type readOnly struct{ medium *fd.Device }

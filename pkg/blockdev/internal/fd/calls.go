@@ -16,6 +16,8 @@ type Calls struct {
 	WriteStable func(fd int, p []byte, off int64) (int, error)
 	// DropCache is posix_fadvise with POSIX_FADV_DONTNEED for all of it.
 	DropCache func(fd int) error
+	// Seek is lseek, for holes and data.
+	Seek func(fd int, off int64, whence int) (int64, error)
 }
 
 func (c Calls) orKernel() Calls {
@@ -33,6 +35,9 @@ func (c Calls) orKernel() Calls {
 	}
 	if c.DropCache == nil {
 		c.DropCache = dropCache
+	}
+	if c.Seek == nil {
+		c.Seek = unix.Seek
 	}
 	return c
 }

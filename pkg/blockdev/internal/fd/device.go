@@ -57,6 +57,7 @@ var (
 	_ blockdev.NowaitReader = (*Device)(nil)
 	_ blockdev.SyncWriter   = (*Device)(nil)
 	_ blockdev.Recoverer    = (*Device)(nil)
+	_ blockdev.Prefetcher   = (*Device)(nil)
 )
 
 // New makes a Device of f, which it owns from then on.

@@ -45,6 +45,9 @@ type LUNConfig struct {
 	NAA uint64
 	// T10ID follows the vendor in the T10 designator of VPD page 83h.
 	T10ID string
+	// PhysicalBlockSize is the length in bytes that initiators are told to
+	// align to; 0 is the logical block length.
+	PhysicalBlockSize int
 	// ReadOnly refuses writes with DATA PROTECT.
 	ReadOnly bool
 	// WriteCache makes writes volatile until SYNCHRONIZE CACHE or FUA;
@@ -139,7 +142,7 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	}
 	u, err := scsi.NewUnit(scsi.UnitConfig{
 		Device: cfg.Device, Vendor: cfg.Vendor, Product: cfg.Product, Revision: cfg.Revision, Serial: cfg.Serial,
-		NAA: cfg.NAA, T10ID: cfg.T10ID, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
+		NAA: cfg.NAA, T10ID: cfg.T10ID, PhysicalBlockSize: cfg.PhysicalBlockSize, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
 		BootID: t.server.opts.BootID, Logger: t.server.log.With("target", t.name, "lun", lun),
 	})
 	if err != nil {

@@ -36,16 +36,20 @@ const exportLUN = 0
 // lunConfig describes a volume's logical unit.
 func lunConfig(uuid string, naa uint64, device blockdev.Device) iscsitarget.LUNConfig {
 	return iscsitarget.LUNConfig{
-		Device:     device,
-		Vendor:     Vendor,
-		Product:    Product,
-		Revision:   revision,
-		Serial:     uuid,
-		NAA:        naa,
-		T10ID:      uuid,
-		WriteCache: true,
+		Device:            device,
+		Vendor:            Vendor,
+		Product:           Product,
+		Revision:          revision,
+		Serial:            uuid,
+		NAA:               naa,
+		T10ID:             uuid,
+		PhysicalBlockSize: physicalBlock,
+		WriteCache:        true,
 	}
 }
+
+// physicalBlock is the page, in which the pool's file systems write.
+const physicalBlock = 4096
 
 // revision is the INQUIRY product revision level. It is part of what multipath
 // and udev may match on, so it does not follow the program's version.

@@ -6,10 +6,6 @@ import (
 	"math/bits"
 )
 
-// physicalBlockBytes is the physical block length that READ CAPACITY(16)
-// reports: the page size that backends buffer and allocate in.
-const physicalBlockBytes = 4096
-
 const (
 	lbpmeBit = 1 << 7
 	lbprzBit = 1 << 6
@@ -34,12 +30,15 @@ func decodeReadCapacity16(r request) Command {
 	b := make([]byte, 32)
 	binary.BigEndian.PutUint64(b, u.lastLBA())
 	binary.BigEndian.PutUint32(b[8:], uint32(u.blockSize))
-	b[13] = byte(bits.TrailingZeros64(u.inBlocks(physicalBlockBytes)))
+	b[13] = byte(bits.TrailingZeros64(u.perPhysical()))
 	if u.thin() {
 		b[14] = lbpmeBit | lbprzBit
 	}
 	return r.data(b, bigEndian(r.cdb[10:14]))
 }
+
+// perPhysical is the number of logical blocks in a physical one.
+func (u *Unit) perPhysical() uint64 { return u.inBlocks(int64(u.config.PhysicalBlockSize)) }
 
 // lastLBA is the address of the last block. An empty medium has none and says
 // zero, as nothing else fits the field.

@@ -32,7 +32,7 @@ const (
 
 // MaxParameterLength is the longest parameter list, in bytes, that a Command
 // of kind Exec ever asks for: Length never exceeds it.
-const MaxParameterLength = 64 << 10
+const MaxParameterLength = 2 * maxCompareBytes
 
 // Command is one CDB decoded for one I_T_L nexus: what Decode found out
 // without waiting for anything. It is used by value, by one task.
@@ -40,7 +40,8 @@ type Command struct {
 	Kind Kind
 	Dir  Direction
 	// Length is what the CDB transfers, in bytes, whatever the initiator
-	// expects: for Done it is len(Data).
+	// expects: for Done it is len(Data), for an Exec that is DataIn the
+	// allocation length.
 	Length int64
 	// Status and Data are the outcome where Kind is Done.
 	Status Status
@@ -57,6 +58,10 @@ type Command struct {
 	// store, verify and compare say what WriteAt does with a part: write it,
 	// read the medium back, and compare that with the part.
 	store, verify, compare bool
+	// or: WriteAt ORs a part into the medium.
+	or bool
+	// wrongLength is what WrongLength says, GOOD for its default.
+	wrongLength Status
 	// descriptor is the sense format as of Decode.
 	descriptor bool
 }
@@ -71,6 +76,15 @@ func (c *Command) Execute(ctx context.Context, params []byte) ([]byte, Status) {
 	}
 	data, st := c.op.execute(ctx, *c, params)
 	return data, c.inFormat(st)
+}
+
+// WrongLength is the status of a command of kind Exec for which the initiator
+// is ready to send another number of bytes than Length.
+func (c *Command) WrongLength() Status {
+	if c.wrongLength.code != Good {
+		return c.inFormat(c.wrongLength)
+	}
+	return c.inFormat(SenseInvalidFieldInCommandIU)
 }
 
 // ReadAt fills p from byte off of what a command of kind Read transfers. It

@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type disk struct {
 
 	syncs, marks int
 	mark         blockdev.VolatileMark
+	state        json.RawMessage
 	syncErr      error // of the next Sync
 	markErr      error // of every SetVolatileMark
 	readErr      error
@@ -122,6 +124,8 @@ func (d *disk) Close() error   { return nil }
 // with and without.
 type (
 	thinDisk   struct{ *disk }
+	mappedDisk struct{ thinDisk }
+	keptDisk   struct{ *disk }
 	zeroDisk   struct{ *disk }
 	syncDisk   struct{ *disk }
 	markedDisk struct{ *disk }
@@ -137,6 +141,36 @@ func (d thinDisk) Unmap(off, n int64) error {
 }
 
 func (d thinDisk) UnmapGranularity() int64 { return 65536 }
+
+// Mapped takes 512 zeros for a hole.
+func (d mappedDisk) Mapped(off int64) (mapped bool, n int64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.readErr != nil {
+		return false, 0, d.readErr
+	}
+	at := off - off%512
+	mapped = !isZero(d.now[at : at+512])
+	end := at
+	for end < int64(len(d.now)) && isZero(d.now[end:end+512]) == !mapped {
+		end += 512
+	}
+	return mapped, end - off, nil
+}
+
+func (d mappedDisk) Space() (blockdev.Space, error) {
+	return blockdev.Space{Used: 3 << 20, Available: 5<<20 + 1}, d.readErr
+}
+
+func (d keptDisk) State() (json.RawMessage, error) { return d.state, nil }
+
+func (d keptDisk) SetState(s json.RawMessage) error {
+	if d.markErr != nil {
+		return d.markErr
+	}
+	d.state = s
+	return nil
+}
 
 func (d zeroDisk) WriteZeroes(off, n int64) error {
 	_, err := d.WriteAt(make([]byte, n), off)

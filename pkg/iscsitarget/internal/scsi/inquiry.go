@@ -47,6 +47,7 @@ func (r request) standardInquiry() []byte {
 	b[2] = versionSPC4
 	b[3] = hierarchical | responseFormat
 	b[additionalLength] = standardBytes - additionalLength - 1
+	b[5] = bothTPGS
 	b[7] = commandQueuing
 	var c UnitConfig
 	if r.itl != nil {

@@ -24,21 +24,6 @@ const (
 	dpoFUA         = 1 << 4
 )
 
-// modePage is a mode page. values is the page after its two-byte head; current
-// is false for the default values.
-type modePage struct {
-	code   byte
-	values func(u *Unit, current bool) []byte
-}
-
-// modePages are in ascending order. There are no subpages. Nothing can be
-// changed, so the changeable values are all zero, and nothing is saved.
-var modePages = []modePage{
-	{0x08, cachingPage},
-	{0x0A, controlPage},
-	{0x1C, exceptionsPage},
-}
-
 // decodeModeSense6 is MODE SENSE(6), SPC-4 section 6.13.
 func decodeModeSense6(r request) Command {
 	pages, st := r.modePages()
@@ -94,16 +79,16 @@ func (r request) blockDescriptor(long bool) []byte {
 // modePages are the pages that the CDB asks for.
 func (r request) modePages() ([]byte, Status) {
 	control, code, subpage := r.cdb[2]>>6, r.cdb[2]&0x3F, r.cdb[3]
-	if control == savedValues {
+	if control == savedValues && !r.itl.unit.saves() {
 		return nil, check(illegalRequest, ascSavingNotSupported)
 	}
 	if subpage != 0 && subpage != allSubpages {
 		return nil, invalidField(3, 7)
 	}
 	var b []byte
-	for _, p := range modePages {
-		if code == p.code || code == allPages {
-			b = p.append(b, r.itl.unit, control)
+	for i := range modePages {
+		if p := &modePages[i]; code == p.code || code == allPages {
+			b = append(b, p.sense(r.itl.unit, control)...)
 		}
 	}
 	if b == nil {
@@ -111,40 +96,3 @@ func (r request) modePages() ([]byte, Status) {
 	}
 	return b, StatusGood
 }
-
-func (p modePage) append(b []byte, u *Unit, control byte) []byte {
-	values := p.values(u, control == currentValues)
-	if control == changeableValues {
-		clear(values)
-	}
-	return append(append(b, p.code, byte(len(values))), values...)
-}
-
-// cachingPage is SBC-3 section 6.4.5.
-func cachingPage(u *Unit, _ bool) []byte {
-	const writeCacheEnabled = 1 << 2
-	b := make([]byte, 18)
-	if u.config.WriteCache {
-		b[0] = writeCacheEnabled
-	}
-	return b
-}
-
-// controlPage is SPC-4 section 7.5.8. Commands are reordered without regard to
-// what they do, which is queue algorithm modifier 1.
-func controlPage(u *Unit, current bool) []byte {
-	const (
-		descriptorFormat = 1 << 2 // D_SENSE
-		unrestricted     = 1 << 4
-	)
-	b := make([]byte, 10)
-	if current && u.descriptorSense.Load() {
-		b[0] = descriptorFormat
-	}
-	b[1] = unrestricted
-	return b
-}
-
-// exceptionsPage is SPC-4 section 7.5.11: no informational exception is ever
-// reported (MRIE zero).
-func exceptionsPage(*Unit, bool) []byte { return make([]byte, 10) }

@@ -54,4 +54,6 @@ func (n *Nexus) lookup(lun [8]byte) *itl {
 }
 
 // readOnly says that writes through this I_T_L nexus are refused.
-func (l *itl) readOnly() bool { return l.nexus.config.ReadOnly || l.unit.config.ReadOnly }
+func (l *itl) readOnly() bool {
+	return l.nexus.config.ReadOnly || l.unit.config.ReadOnly || l.unit.settings.Load().WriteProtect
+}

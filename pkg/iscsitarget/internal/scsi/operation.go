@@ -23,12 +23,21 @@ type operation struct {
 	// action is the service action in byte 1, or noAction.
 	action int
 	name   string
+	// usage says in hexadecimal which bits of the CDB behind the opcode are
+	// looked at (SPC-4 section 6.35.3); its length is the CDB's.
+	usage  string
 	access access
 	// anyLUN: answered where no logical unit is, too.
 	anyLUN bool
 	// passes: processed ahead of a pending unit attention (SAM-5 section
 	// 5.14).
 	passes bool
+	// passesChore: processed while SANITIZE or FORMAT UNIT goes over the
+	// medium, as all that passes a unit attention is.
+	passesChore bool
+	// anyState: processed in every asymmetric access state; standby: in that
+	// one.
+	anyState, standby bool
 	// unknown: not in the command set; decode says so.
 	unknown bool
 	// offered says whether the unit has the command; nil is yes.
@@ -42,34 +51,63 @@ type operation struct {
 
 // commandSet is every command, by opcode.
 var commandSet = []operation{
-	{opcode: 0x00, action: noAction, name: "TEST UNIT READY", access: needsReady, decode: decodeTestUnitReady},
-	{opcode: 0x03, action: noAction, name: "REQUEST SENSE", anyLUN: true, passes: true, decode: decodeRequestSense},
-	{opcode: 0x08, action: noAction, name: "READ(6)", access: readsMedium, decode: decodeRead6},
-	{opcode: 0x0A, action: noAction, name: "WRITE(6)", access: writesMedium, decode: decodeWrite6},
-	{opcode: 0x12, action: noAction, name: "INQUIRY", anyLUN: true, passes: true, decode: decodeInquiry},
-	{opcode: 0x1A, action: noAction, name: "MODE SENSE(6)", decode: decodeModeSense6},
-	{opcode: 0x1B, action: noAction, name: "START STOP UNIT", decode: decodeStartStopUnit, execute: executeStartStopUnit},
-	{opcode: 0x25, action: noAction, name: "READ CAPACITY(10)", decode: decodeReadCapacity10},
-	{opcode: 0x28, action: noAction, name: "READ(10)", access: readsMedium, decode: decodeRead},
-	{opcode: 0x2A, action: noAction, name: "WRITE(10)", access: writesMedium, decode: decodeWrite},
-	{opcode: 0x2E, action: noAction, name: "WRITE AND VERIFY(10)", access: writesMedium, decode: decodeWriteAndVerify},
-	{opcode: 0x2F, action: noAction, name: "VERIFY(10)", access: readsMedium, decode: decodeVerify, execute: executeVerify},
-	{opcode: 0x35, action: noAction, name: "SYNCHRONIZE CACHE(10)", access: readsMedium, decode: decodeSynchronizeCache, execute: executeSynchronizeCache},
-	{opcode: 0x41, action: noAction, name: "WRITE SAME(10)", access: writesMedium, decode: decodeWriteSame10, execute: executeWriteSame},
-	{opcode: 0x42, action: noAction, name: "UNMAP", access: writesMedium, offered: (*Unit).thin, decode: decodeUnmap, execute: executeUnmap},
-	{opcode: 0x5A, action: noAction, name: "MODE SENSE(10)", decode: decodeModeSense10},
-	{opcode: 0x88, action: noAction, name: "READ(16)", access: readsMedium, decode: decodeRead},
-	{opcode: 0x8A, action: noAction, name: "WRITE(16)", access: writesMedium, decode: decodeWrite},
-	{opcode: 0x8E, action: noAction, name: "WRITE AND VERIFY(16)", access: writesMedium, decode: decodeWriteAndVerify},
-	{opcode: 0x8F, action: noAction, name: "VERIFY(16)", access: readsMedium, decode: decodeVerify, execute: executeVerify},
-	{opcode: 0x91, action: noAction, name: "SYNCHRONIZE CACHE(16)", access: readsMedium, decode: decodeSynchronizeCache, execute: executeSynchronizeCache},
-	{opcode: 0x93, action: noAction, name: "WRITE SAME(16)", access: writesMedium, decode: decodeWriteSame16, execute: executeWriteSame},
-	{opcode: 0x9E, action: 0x10, name: "READ CAPACITY(16)", decode: decodeReadCapacity16},
-	{opcode: 0xA0, action: noAction, name: "REPORT LUNS", anyLUN: true, passes: true, decode: decodeReportLUNs},
-	{opcode: 0xA8, action: noAction, name: "READ(12)", access: readsMedium, decode: decodeRead},
-	{opcode: 0xAA, action: noAction, name: "WRITE(12)", access: writesMedium, decode: decodeWrite},
-	{opcode: 0xAE, action: noAction, name: "WRITE AND VERIFY(12)", access: writesMedium, decode: decodeWriteAndVerify},
-	{opcode: 0xAF, action: noAction, name: "VERIFY(12)", access: readsMedium, decode: decodeVerify, execute: executeVerify},
+	{opcode: 0x00, action: noAction, name: "TEST UNIT READY", usage: "00 000000 04", access: needsReady, decode: decodeTestUnitReady},
+	{opcode: 0x03, action: noAction, name: "REQUEST SENSE", usage: "01 0000 FF 04", anyLUN: true, passes: true, decode: decodeRequestSense},
+	{opcode: 0x04, action: noAction, name: "FORMAT UNIT", usage: "FF 000000 04", passesChore: true, decode: decodeFormatUnit, execute: executeFormatUnit},
+	{opcode: 0x08, action: noAction, name: "READ(6)", usage: "1FFFFF FF 04", access: readsMedium, decode: decodeRead6},
+	{opcode: 0x0A, action: noAction, name: "WRITE(6)", usage: "1FFFFF FF 04", access: writesMedium, decode: decodeWrite6},
+	{opcode: 0x12, action: noAction, name: "INQUIRY", usage: "01 FF FFFF 04", anyLUN: true, passes: true, decode: decodeInquiry},
+	{opcode: 0x15, action: noAction, name: "MODE SELECT(6)", usage: "11 0000 FF 04", standby: true, decode: decodeModeSelect6, execute: executeModeSelect},
+	{opcode: 0x1A, action: noAction, name: "MODE SENSE(6)", usage: "08 FF FF FF 04", standby: true, decode: decodeModeSense6},
+	{opcode: 0x1B, action: noAction, name: "START STOP UNIT", usage: "01 00 0F F7 04", decode: decodeStartStopUnit, execute: executeStartStopUnit},
+	{opcode: 0x1E, action: noAction, name: "PREVENT ALLOW MEDIUM REMOVAL", usage: "00 0000 03 04", access: needsReady, decode: decodePreventAllow},
+	{opcode: 0x25, action: noAction, name: "READ CAPACITY(10)", usage: "00 FFFFFFFF 0000 01 04", decode: decodeReadCapacity10},
+	{opcode: 0x28, action: noAction, name: "READ(10)", usage: "F8 FFFFFFFF 00 FFFF 04", access: readsMedium, decode: decodeRead},
+	{opcode: 0x2A, action: noAction, name: "WRITE(10)", usage: "F8 FFFFFFFF 00 FFFF 04", access: writesMedium, decode: decodeWrite},
+	{opcode: 0x2E, action: noAction, name: "WRITE AND VERIFY(10)", usage: "F6 FFFFFFFF 00 FFFF 04", access: writesMedium, decode: decodeWriteAndVerify},
+	{opcode: 0x2F, action: noAction, name: "VERIFY(10)", usage: "F6 FFFFFFFF 00 FFFF 04", access: readsMedium, decode: decodeVerify, execute: executeVerify},
+	{opcode: 0x34, action: noAction, name: "PRE-FETCH(10)", usage: "02 FFFFFFFF 00 FFFF 04", access: readsMedium, decode: decodePrefetch, execute: executePrefetch},
+	{opcode: 0x35, action: noAction, name: "SYNCHRONIZE CACHE(10)", usage: "02 FFFFFFFF 00 FFFF 04", access: readsMedium, decode: decodeSynchronizeCache, execute: executeSynchronizeCache},
+	{opcode: 0x37, action: noAction, name: "READ DEFECT DATA(10)", usage: "00 1F 00000000 FFFF 04", access: needsReady, decode: decodeReadDefects10},
+	{opcode: 0x41, action: noAction, name: "WRITE SAME(10)", usage: "F8 FFFFFFFF 00 FFFF 04", access: writesMedium, decode: decodeWriteSame10, execute: executeWriteSame},
+	{opcode: 0x42, action: noAction, name: "UNMAP", usage: "01 00000000 00 FFFF 04", access: writesMedium, offered: (*Unit).thin, decode: decodeUnmap, execute: executeUnmap},
+	{opcode: 0x48, action: sanitizeBlockErase, name: "SANITIZE", usage: "A2 0000000000 FFFF 04", passesChore: true, decode: decodeBlockErase, execute: executeBlockErase},
+	{opcode: 0x48, action: sanitizeExitFailure, name: "SANITIZE", usage: "BF 0000000000 FFFF 04", passesChore: true, decode: decodeExitFailure, execute: executeExitFailure},
+	{opcode: 0x48, action: sanitizeOverwrite, name: "SANITIZE", usage: "A1 0000000000 FFFF 04", passesChore: true, decode: decodeOverwrite, execute: executeOverwrite},
+	{opcode: 0x4D, action: noAction, name: "LOG SENSE", usage: "00 FF FF 00 FFFF FFFF 04", standby: true, decode: decodeLogSense, execute: executeLogSense},
+	{opcode: 0x55, action: noAction, name: "MODE SELECT(10)", usage: "11 0000000000 FFFF 04", standby: true, decode: decodeModeSelect10, execute: executeModeSelect},
+	{opcode: 0x5A, action: noAction, name: "MODE SENSE(10)", usage: "18 FF FF 000000 FFFF 04", standby: true, decode: decodeModeSense10},
+	{opcode: 0x88, action: noAction, name: "READ(16)", usage: "F8 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodeRead},
+	{opcode: 0x89, action: noAction, name: "COMPARE AND WRITE", usage: "F8 FFFFFFFFFFFFFFFF 000000 FF 00 04", access: writesMedium, decode: decodeCompareAndWrite, execute: executeCompareAndWrite},
+	{opcode: 0x8A, action: noAction, name: "WRITE(16)", usage: "F8 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeWrite},
+	{opcode: 0x8B, action: noAction, name: "ORWRITE(16)", usage: "F8 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeORWrite},
+	{opcode: 0x8E, action: noAction, name: "WRITE AND VERIFY(16)", usage: "F6 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeWriteAndVerify},
+	{opcode: 0x8F, action: noAction, name: "VERIFY(16)", usage: "F6 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodeVerify, execute: executeVerify},
+	{opcode: 0x90, action: noAction, name: "PRE-FETCH(16)", usage: "02 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodePrefetch, execute: executePrefetch},
+	{opcode: 0x91, action: noAction, name: "SYNCHRONIZE CACHE(16)", usage: "02 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodeSynchronizeCache, execute: executeSynchronizeCache},
+	{opcode: 0x93, action: noAction, name: "WRITE SAME(16)", usage: "F9 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeWriteSame16, execute: executeWriteSame},
+	{opcode: 0x9E, action: 0x10, name: "READ CAPACITY(16)", usage: "10 0000000000000000 FFFFFFFF 00 04", decode: decodeReadCapacity16},
+	{opcode: 0x9E, action: 0x12, name: "GET LBA STATUS", usage: "12 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, offered: (*Unit).maps, decode: decodeLBAStatus, execute: executeLBAStatus},
+	{opcode: 0xA0, action: noAction, name: "REPORT LUNS", usage: "00 FF 000000 FFFFFFFF 00 04", anyLUN: true, passes: true, decode: decodeReportLUNs},
+	{opcode: 0xA3, action: 0x0A, name: "REPORT TARGET PORT GROUPS", usage: "EA 00000000 FFFFFFFF 00 04", anyState: true, decode: decodeReportGroups},
+	{opcode: 0xA3, action: 0x0C, name: "REPORT SUPPORTED OPERATION CODES", usage: "0C 87 FF FFFF FFFFFFFF 00 04", decode: decodeReportOpcodes},
+	{opcode: 0xA3, action: 0x0D, name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", usage: "0D 80 00 0000 FFFFFFFF 00 04", decode: decodeReportManagement},
+	{opcode: 0xA3, action: 0x0F, name: "REPORT TIMESTAMP", usage: "0F 00000000 FFFFFFFF 00 04", decode: decodeReportTimestamp},
+	{opcode: 0xA4, action: 0x0A, name: "SET TARGET PORT GROUPS", usage: "0A 00000000 FFFFFFFF 00 04", anyState: true, decode: decodeSetGroups, execute: executeSetGroups},
+	{opcode: 0xA4, action: 0x0F, name: "SET TIMESTAMP", usage: "0F 00000000 FFFFFFFF 00 04", decode: decodeSetTimestamp, execute: executeSetTimestamp},
+	{opcode: 0xA8, action: noAction, name: "READ(12)", usage: "F8 FFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodeRead},
+	{opcode: 0xAA, action: noAction, name: "WRITE(12)", usage: "F8 FFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeWrite},
+	{opcode: 0xAE, action: noAction, name: "WRITE AND VERIFY(12)", usage: "F6 FFFFFFFF FFFFFFFF 00 04", access: writesMedium, decode: decodeWriteAndVerify},
+	{opcode: 0xAF, action: noAction, name: "VERIFY(12)", usage: "F6 FFFFFFFF FFFFFFFF 00 04", access: readsMedium, decode: decodeVerify, execute: executeVerify},
+	{opcode: 0xB7, action: noAction, name: "READ DEFECT DATA(12)", usage: "1F 00000000 FFFFFFFF 00 04", access: needsReady, decode: decodeReadDefects12},
+}
+
+// absent is the status of a command that the unit has not.
+func (op *operation) absent() Status {
+	if op.action != noAction {
+		return invalidField(1, 4)
+	}
+	return check(illegalRequest, ascInvalidOpcode)
 }
 
 // What is dispatched to where the command set has no row.
@@ -82,8 +120,11 @@ var (
 	}}
 )
 
-// dispatch is the command set by opcode.
-var dispatch = indexByOpcode(commandSet)
+// dispatch is the command set by opcode. It is filled by init, because a command
+// reports it.
+var dispatch [256][]*operation
+
+func init() { dispatch = indexByOpcode(commandSet) }
 
 func indexByOpcode(set []operation) (index [256][]*operation) {
 	for i := range set {

@@ -23,7 +23,7 @@ func decodeWrite6(r request) Command {
 	lba, blocks := r.extent6()
 	c := r.transfer(Write, DataOut, lba, blocks)
 	c.store = true
-	c.fua = !r.itl.unit.config.WriteCache
+	c.fua = !r.itl.unit.writeCache()
 	return c
 }
 
@@ -46,7 +46,7 @@ func decodeWrite(r request) Command {
 	lba, blocks := r.extent()
 	c := r.transfer(Write, DataOut, lba, blocks)
 	c.store = true
-	c.fua = r.cdb[1]&fuaBit != 0 || !r.itl.unit.config.WriteCache
+	c.fua = r.cdb[1]&fuaBit != 0 || !r.itl.unit.writeCache()
 	return c
 }
 
@@ -98,12 +98,13 @@ func (c *Command) admitPart(k Kind, p []byte, off int64) Status {
 	return c.itl.admitMedium()
 }
 
-// admitMedium is asked again after Decode: writes may have been lost since.
+// admitMedium is asked again after Decode: writes may have been lost since, or
+// the unit be erased.
 func (l *itl) admitMedium() Status {
 	if l.lost.Load() {
 		return SenseInternalTargetFailure
 	}
-	return StatusGood
+	return l.unit.admitChore()
 }
 
 func (c *Command) readAt(p []byte, off int64) Status {
@@ -144,6 +145,9 @@ func (c *Command) writeAt(p []byte, off int64) Status {
 	if st := c.admitPart(Write, p, off); st.code != Good {
 		return st
 	}
+	if c.or {
+		return c.orAt(p, c.offset+off)
+	}
 	if c.store {
 		if st := c.storeAt(p, c.offset+off); st.code != Good {
 			return st
@@ -160,20 +164,31 @@ func (c *Command) writeAt(p []byte, off int64) Status {
 func (c *Command) storeAt(p []byte, at int64) Status {
 	u := c.itl.unit
 	if c.fua && u.syncWriter != nil {
+		u.guard.share(at, int64(len(p)))
 		err := u.syncWriter.WriteAtSync(p, at)
+		u.guard.unshare(at, int64(len(p)))
 		if err != nil {
 			u.durability.probe()
 		}
 		return u.writeFailed(err, at)
 	}
-	return c.change(at, func() error {
+	return c.change(at, int64(len(p)), func() error {
 		_, err := u.device.WriteAt(p, at)
 		return err
 	})
 }
 
-// change runs what changes the medium and is not stable when it returns.
-func (c *Command) change(at int64, f func() error) Status {
+// change runs what changes [at, at+n) of the medium and is not stable when it
+// returns.
+func (c *Command) change(at, n int64, f func() error) Status {
+	g := &c.itl.unit.guard
+	g.share(at, n)
+	defer g.unshare(at, n)
+	return c.changeAlone(at, f)
+}
+
+// changeAlone is change for a caller that has the blocks for itself.
+func (c *Command) changeAlone(at int64, f func() error) Status {
 	u := c.itl.unit
 	if err := u.durability.begin(!c.fua); errors.Is(err, blockdev.ErrNoSpace) {
 		return u.writeFailed(err, at)
@@ -189,7 +204,7 @@ func (c *Command) finish() Status {
 	if c.Kind != Write {
 		return SenseInternalTargetFailure
 	}
-	if c.store && c.itl.unit.syncWriter == nil {
+	if c.or || c.store && c.itl.unit.syncWriter == nil {
 		return c.settle()
 	}
 	return c.itl.admitMedium()

@@ -39,7 +39,7 @@ func (n *Nexus) Decode(lun [8]byte, cdb []byte) Command {
 	c := r.decode()
 	c.itl, c.op, c.cdb = r.itl, r.op, r.cdb
 	if r.itl != nil {
-		c.descriptor = r.itl.unit.descriptorSense.Load()
+		c.descriptor = r.itl.unit.settings.Load().DescriptorSense
 	}
 	c.Status = c.inFormat(c.Status)
 	return c
@@ -63,11 +63,19 @@ func (r request) admit() Status {
 			return a.status()
 		}
 	}
-	if r.op.offered != nil && !r.op.offered(r.itl.unit) {
-		return check(illegalRequest, ascInvalidOpcode)
+	if !r.op.in(r.itl.unit) {
+		return r.op.absent()
 	}
 	if st := r.checkControl(); st.code != Good {
 		return st
+	}
+	if st := r.admitAccessState(); st.code != Good {
+		return st
+	}
+	if !r.op.passes && !r.op.passesChore {
+		if st := r.itl.unit.admitChore(); st.code != Good {
+			return st
+		}
 	}
 	return r.itl.admit(r.op.access)
 }
@@ -90,12 +98,15 @@ func (r request) checkControl() Status {
 // admit asks whether the nexus may have the access now.
 func (l *itl) admit(a access) Status {
 	switch {
-	case a >= needsReady && l.unit.stopped.Load():
+	case a >= needsReady && l.unit.power.Load() == powerStopped:
 		return check(notReady, ascInitializingRequired)
 	case a >= readsMedium && l.lost.Load():
 		return SenseInternalTargetFailure
 	case a >= writesMedium && l.readOnly():
 		return check(dataProtect, ascWriteProtected)
+	}
+	if a >= readsMedium {
+		l.unit.wake()
 	}
 	return StatusGood
 }

@@ -15,5 +15,12 @@ func (r request) currentSense() sense {
 	if a, pending := r.itl.attentions.take(); pending {
 		return a.status().sense
 	}
+	u := r.itl.unit
+	if st := u.admitChore(); st.code != Good {
+		return st.sense
+	}
+	if code := powerCodes[u.power.Load()]; code != 0 {
+		return sense{key: noSense, code: code}
+	}
 	return r.itl.admit(needsReady).sense
 }

@@ -41,7 +41,7 @@ func newUnit(t testing.TB, dev blockdev.Device, edits ...func(*UnitConfig)) *Uni
 	t.Helper()
 	c := UnitConfig{
 		Device: dev, Vendor: "CSI-IETD", Product: "PV", Revision: "1", Serial: "serial-1",
-		NAA: 0x3123456789ABCDEF, T10ID: "id-1", WriteCache: true, BootID: "boot-1",
+		NAA: 0x3123456789ABCDEF, T10ID: "id-1", WriteCache: true, BootID: "boot-1", PhysicalBlockSize: 4096,
 	}
 	for _, edit := range edits {
 		edit(&c)

@@ -24,12 +24,18 @@ const (
 const (
 	ascNone                     uint16 = 0x0000
 	ascInitializingRequired     uint16 = 0x0402
+	ascFormatInProgress         uint16 = 0x0404
+	ascStandby                  uint16 = 0x040B
+	ascUnavailable              uint16 = 0x040C
+	ascSanitizeInProgress       uint16 = 0x041B
 	ascWriteError               uint16 = 0x0C00
 	ascInvalidFieldInCommandIU  uint16 = 0x0E03
 	ascUnrecoveredReadError     uint16 = 0x1100
 	ascParameterListLength      uint16 = 0x1A00
 	ascMiscompareDuringVerify   uint16 = 0x1D00
 	ascInvalidOpcode            uint16 = 0x2000
+	ascFormatFailed             uint16 = 0x3101
+	ascSanitizeFailed           uint16 = 0x3103
 	ascLBAOutOfRange            uint16 = 0x2100
 	ascInvalidFieldInCDB        uint16 = 0x2400
 	ascLogicalUnitNotSupported  uint16 = 0x2500
@@ -38,7 +44,10 @@ const (
 	ascSpaceAllocationFailed    uint16 = 0x2707
 	ascPowerOnOrReset           uint16 = 0x2900
 	ascDeviceReset              uint16 = 0x2903
+	ascModeParametersChanged    uint16 = 0x2A01
+	ascAccessStateChanged       uint16 = 0x2A06
 	ascCapacityChanged          uint16 = 0x2A09
+	ascTimestampChanged         uint16 = 0x2A10
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400
@@ -51,6 +60,9 @@ const (
 	sksInCDB        = 0x40
 	sksBitValid     = 0x08
 	fixedSenseBytes = 18
+	// maxSenseBytes is the longest sense data: descriptor format with two
+	// descriptors.
+	maxSenseBytes = 8 + 12 + 8
 )
 
 // sense is the sense data of one command.

@@ -61,6 +61,13 @@ func (s Status) withInfo(info uint64) Status {
 	return s
 }
 
+// withProgress adds the progress indication, in 65536ths (SPC-4 section
+// 4.5.2.4.4).
+func (s Status) withProgress(n uint16) Status {
+	s.sense.specific = [3]byte{sksValid, byte(n >> 8), byte(n)}
+	return s
+}
+
 // withFormat chooses descriptor format sense data over fixed format.
 func (s Status) withFormat(descriptor bool) Status {
 	if s.code == CheckCondition {

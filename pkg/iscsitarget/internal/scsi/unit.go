@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 )
@@ -23,10 +24,14 @@ type UnitConfig struct {
 	// T10ID follows the vendor in the T10 designator of VPD page 83h;
 	// empty leaves that designator out.
 	T10ID string
+	// PhysicalBlockSize is what READ CAPACITY(16) and VPD page B0h tell, in
+	// bytes: 0 for the logical block length.
+	PhysicalBlockSize int
 	// ReadOnly refuses writes with DATA PROTECT.
 	ReadOnly bool
 	// WriteCache makes writes volatile until SYNCHRONIZE CACHE or FUA;
-	// without it every write is stable before GOOD.
+	// without it every write is stable before GOOD. It is the default of
+	// the caching mode page's WCE bit.
 	WriteCache bool
 	// BootID is the machine boot that volatile writes are marked with.
 	// Empty stands for an id that never comes again, so that every restart
@@ -45,13 +50,31 @@ type Unit struct {
 	zeroer     blockdev.Zeroer       // nil: zeros are written
 	nowait     blockdev.NowaitReader // nil: cannot tell
 	syncWriter blockdev.SyncWriter   // nil: write, then Sync
+	mapper     blockdev.Mapper       // nil: cannot tell
+	prefetcher blockdev.Prefetcher   // nil: cannot
+	spacer     blockdev.Spacer       // nil: cannot tell
 	blockSize  int64
 	blocks     atomic.Int64
-	// stopped is the stopped power condition of START STOP UNIT.
-	stopped atomic.Bool
-	// descriptorSense is the control mode page's D_SENSE bit.
-	descriptorSense atomic.Bool
-	durability      *durability
+	// power is the power condition that START STOP UNIT set.
+	power atomic.Uint32
+	// settings are the mode pages' current values: replaced, never changed,
+	// under modeMu.
+	settings   atomic.Pointer[settings]
+	modeMu     sync.Mutex
+	durability *durability
+	guard      guard
+	// accessState is the state of the target port group, and accessSet that
+	// a command set it.
+	accessState atomic.Uint32
+	accessSet   atomic.Bool
+	chores      chores
+	// clockAhead is how far SET TIMESTAMP put the unit's clock ahead of the
+	// machine's, nil where it did not.
+	clockAhead atomic.Pointer[time.Duration]
+
+	keeper  blockdev.StateKeeper // nil: nothing outlives the process
+	stateMu sync.Mutex
+	state   unitState
 
 	mu   sync.Mutex
 	itls map[*itl]struct{}
@@ -65,6 +88,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 		return nil, fmt.Errorf("logical block length %d: only 512 and 4096 are possible", size)
 	}
 	c.BootID = cmp.Or(c.BootID, rand.Text())
+	c.PhysicalBlockSize = max(c.PhysicalBlockSize, int(size))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -73,10 +97,20 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	u.zeroer, _ = c.Device.(blockdev.Zeroer)
 	u.nowait, _ = c.Device.(blockdev.NowaitReader)
 	u.syncWriter, _ = c.Device.(blockdev.SyncWriter)
+	u.mapper, _ = c.Device.(blockdev.Mapper)
+	u.prefetcher, _ = c.Device.(blockdev.Prefetcher)
+	u.spacer, _ = c.Device.(blockdev.Spacer)
 	u.blocks.Store(c.Device.Size() / size)
+	if err := u.loadState(); err != nil {
+		return nil, err
+	}
+	saved := u.savedSettings()
+	u.settings.Store(&saved)
 	var err error
-	u.durability, err = newDurability(c.Device, c.BootID, c.Logger)
-	return u, err
+	if u.durability, err = newDurability(c.Device, c.BootID, c.Logger); err != nil {
+		return nil, err
+	}
+	return u, u.resume()
 }
 
 // CapacityChanged takes over the device's size and establishes CAPACITY DATA
@@ -90,15 +124,24 @@ func (u *Unit) CapacityChanged() {
 // their saved values, the unit starts, every nexus gets a unit attention. The
 // caller has ended the unit's commands.
 func (u *Unit) Reset() {
-	u.descriptorSense.Store(false)
-	u.stopped.Store(false)
+	saved := u.savedSettings()
+	u.modeMu.Lock()
+	u.settings.Store(&saved)
+	u.modeMu.Unlock()
+	u.power.Store(powerActive)
 	u.establish(attentionDeviceReset)
 }
 
 // Close makes everything stable and removes the volatile mark. It does not
 // close the Device. Volatile writes fail afterwards. An error says that
 // acknowledged writes may be lost; the stages concerned are remembered as lost.
-func (u *Unit) Close() error { return u.durability.close() }
+//
+// A SANITIZE or FORMAT UNIT that runs ends where it is; the next Unit of the
+// device goes on with it where the device is a [blockdev.StateKeeper].
+func (u *Unit) Close() error {
+	u.chores.stop()
+	return u.durability.close()
+}
 
 // LostStages is how many stages get errors because acknowledged writes of
 // theirs are lost. It does not wait: while that is being changed it is the
@@ -131,10 +174,18 @@ func detachAll(itls iter.Seq[*itl]) {
 	}
 }
 
-func (u *Unit) establish(a attention) {
+func (u *Unit) establish(a attention) { u.establishForOthers(nil, a) }
+
+// establishForOthers leaves out the nexus that brought the condition about.
+func (u *Unit) establishForOthers(but *itl, a attention) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for l := range u.itls {
-		l.attentions.establish(a)
+		if l != but {
+			l.attentions.establish(a)
+		}
 	}
 }
+
+// writeCache says that writes are volatile until SYNCHRONIZE CACHE or FUA.
+func (u *Unit) writeCache() bool { return u.settings.Load().WriteCache }

@@ -14,6 +14,9 @@ const (
 	attentionDeviceReset
 	attentionReportedLUNs
 	attentionCapacity
+	attentionModeParameters
+	attentionAccessState
+	attentionTimestamp
 )
 
 // attentionCodes are the additional sense codes, by attention.
@@ -22,6 +25,10 @@ var attentionCodes = [...]uint16{
 	attentionDeviceReset:  ascDeviceReset,
 	attentionReportedLUNs: ascReportedLUNsChanged,
 	attentionCapacity:     ascCapacityChanged,
+
+	attentionModeParameters: ascModeParametersChanged,
+	attentionAccessState:    ascAccessStateChanged,
+	attentionTimestamp:      ascTimestampChanged,
 }
 
 // resets are the attentions that say the same thing, that state was lost: one

@@ -31,7 +31,7 @@ func decodeUnmap(r request) Command {
 	case length < unmapHeaderBytes:
 		return r.fail(check(illegalRequest, ascParameterListLength))
 	}
-	return Command{Kind: Exec, Dir: DataOut, Length: length, fua: !r.itl.unit.config.WriteCache}
+	return Command{Kind: Exec, Dir: DataOut, Length: length, fua: !r.itl.unit.writeCache()}
 }
 
 // extent is a range of the medium in bytes.
@@ -53,7 +53,7 @@ func executeUnmap(ctx context.Context, c Command, params []byte) ([]byte, Status
 }
 
 func (c *Command) unmapStep(at, n int64) Status {
-	return c.change(at, func() error { return c.itl.unit.unmapper.Unmap(at, n) })
+	return c.change(at, n, func() error { return c.itl.unit.unmapper.Unmap(at, n) })
 }
 
 // unmapList reads UNMAP's parameter list. A last descriptor that is cut short

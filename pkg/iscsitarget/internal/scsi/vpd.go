@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"math"
 	"strings"
 )
 
@@ -20,6 +21,7 @@ const (
 	designatorT10      = 0x1
 	designatorNAA      = 0x3
 	designatorPort     = 0x4 // relative target port identifier
+	designatorGroup    = 0x5 // target port group
 	designatorSCSIName = 0x8
 
 	ofLogicalUnit  = 0x00
@@ -43,6 +45,9 @@ type vpdPage struct {
 var vpdPages = []vpdPage{
 	{0x80, func(u *Unit) bool { return u.config.Serial != "" }, serialPage},
 	{0x83, nil, identificationPage},
+	{0x86, nil, extendedInquiryPage},
+	{0x87, nil, modePolicyPage},
+	{0x88, nil, portsPage},
 	{0xB0, nil, limitsPage},
 	{0xB1, nil, characteristicsPage},
 	{0xB2, (*Unit).thin, provisioningPage},
@@ -104,6 +109,7 @@ func identificationPage(l *itl) []byte {
 	if n.TPGT != 0 {
 		port := []byte{0, 0, byte(n.TPGT >> 8), byte(n.TPGT)}
 		b = appendDesignator(b, protocolISCSI|codeSetBinary, ofTargetPort|designatorPort, port)
+		b = appendDesignator(b, protocolISCSI|codeSetBinary, ofTargetPort|designatorGroup, port)
 	}
 	b = appendName(b, ofTargetPort, n.TargetPort)
 	device, _, _ := strings.Cut(n.TargetPort, ",")
@@ -125,12 +131,40 @@ func appendDesignator(b []byte, codeSet, kind byte, id []byte) []byte {
 	return append(append(b, codeSet, kind, 0, byte(len(id))), id...)
 }
 
+// extendedInquiryPage is page 86h (SPC-4 section 7.8.7): SIMPLE tasks, and a
+// volatile cache.
+func extendedInquiryPage(*itl) []byte {
+	const (
+		simpleTasks   = 1 << 0 // SIMPSUP
+		volatileCache = 1 << 0 // V_SUP
+	)
+	b := make([]byte, 60)
+	b[5-4], b[6-4], b[13-4] = simpleTasks, volatileCache, maxSenseBytes
+	return b
+}
+
+// modePolicyPage is page 87h (SPC-4 section 7.8.9): all mode pages are shared
+// by all initiators.
+func modePolicyPage(*itl) []byte { return []byte{allPages, allSubpages, 0, 0} }
+
+// portsPage is page 88h (SPC-4 section 7.8.14): the port that the nexus goes
+// through.
+func portsPage(l *itl) []byte {
+	n := l.nexus.config
+	name := appendName(nil, ofTargetPort, n.TargetPort)
+	b := make([]byte, 12, 12+len(name))
+	binary.BigEndian.PutUint16(b[2:], n.TPGT)
+	binary.BigEndian.PutUint16(b[10:], uint16(len(name)))
+	return append(b, name...)
+}
+
 // limitsPage is page B0h, block limits (SBC-3 section 6.5.3).
 func limitsPage(l *itl) []byte {
 	u := l.unit
 	b := make([]byte, 60)
 	put32 := func(at int, n uint64) { binary.BigEndian.PutUint32(b[at-4:], uint32(n)) }
-	binary.BigEndian.PutUint16(b[6-4:], uint16(u.inBlocks(physicalBlockBytes)))
+	binary.BigEndian.PutUint16(b[6-4:], uint16(u.perPhysical()))
+	b[5-4] = byte(min(u.inBlocks(maxCompareBytes), math.MaxUint8))
 	put32(8, u.inBlocks(maxTransferBytes))
 	put32(12, u.inBlocks(optimalTransferBytes))
 	binary.BigEndian.PutUint64(b[36-4:], u.inBlocks(maxWriteSameBytes))
@@ -147,7 +181,9 @@ func limitsPage(l *itl) []byte {
 // characteristicsPage is page B1h. Non-rotating, as a host that sorts its
 // requests for a disk arm does no good at the end of a network.
 func characteristicsPage(*itl) []byte {
+	const readsAfterErase = 1 << 6 // WABEREQ: blocks can be read, and hold anything
 	b := make([]byte, 60)
+	b[7-4] = readsAfterErase
 	binary.BigEndian.PutUint16(b, 1)
 	return b
 }

@@ -44,7 +44,7 @@ func (r request) writeSame(noData bool) Command {
 	if blocks > u.inBlocks(maxWriteSameBytes) {
 		return r.fail(invalidField(r.layout().count, 7))
 	}
-	c := Command{Kind: Exec, Dir: DataOut, Length: u.blockSize, fua: !u.config.WriteCache}
+	c := Command{Kind: Exec, Dir: DataOut, Length: u.blockSize, fua: !u.writeCache()}
 	c.offset, c.span = int64(lba)*u.blockSize, int64(blocks)*u.blockSize
 	if noData {
 		c.Dir, c.Length = NoData, 0
@@ -92,7 +92,7 @@ func executeWriteSame(ctx context.Context, c Command, params []byte) ([]byte, St
 }
 
 func (c *Command) zeroStep(at, n int64) Status {
-	return c.change(at, func() error { return c.itl.unit.zeroer.WriteZeroes(at, n) })
+	return c.change(at, n, func() error { return c.itl.unit.zeroer.WriteZeroes(at, n) })
 }
 
 // repeat writes the block all over the span; an empty one is zeros.
@@ -101,7 +101,7 @@ func (c *Command) repeat(ctx context.Context, block []byte) Status {
 	defer scratch.Put(buffer)
 	fill(*buffer, block)
 	return c.inSteps(ctx, stepBytes, func(at, n int64) Status {
-		return c.change(at, func() error {
+		return c.change(at, n, func() error {
 			_, err := c.itl.unit.device.WriteAt((*buffer)[:n], at)
 			return err
 		})

@@ -125,8 +125,11 @@ func (t *task) checkUnit(req pdu.SCSICommand) scsi.Status {
 	if c.Kind == scsi.Done || c.Dir != scsi.DataOut {
 		return scsi.StatusGood
 	}
-	if t.expectIn > 0 || c.Kind == scsi.Exec && int64(req.ExpectedLength) != c.Length {
+	switch {
+	case t.expectIn > 0:
 		return scsi.SenseInvalidFieldInCommandIU
+	case c.Kind == scsi.Exec && int64(req.ExpectedLength) != c.Length:
+		return c.WrongLength()
 	}
 	return scsi.StatusGood
 }

@@ -73,6 +73,7 @@ var functions = [128]function{
 	pdu.ClearTaskSet:     (*Session).clearTaskSet,
 	pdu.LogicalUnitReset: (*Session).logicalUnitReset,
 	pdu.TargetWarmReset:  (*Session).targetReset,
+	pdu.TargetColdReset:  (*Session).coldReset,
 }
 
 // taskManagement performs a Task Management Function Request (RFC 7143 section
@@ -93,7 +94,7 @@ func (s *Session) taskManagement(p *pdu.PDU) error {
 		return s.reject(pdu.RejectImmediate, p)
 	case perform == nil:
 		answer(pdu.TMFNotSupported)
-	case unit == nil && req.Function != pdu.TargetWarmReset:
+	case unit == nil && req.Function != pdu.TargetWarmReset && req.Function != pdu.TargetColdReset:
 		answer(pdu.TMFLUNDoesNotExist)
 	default:
 		s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
@@ -152,6 +153,20 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 			u.Reset()
 		}
 		answer(pdu.TMFComplete)
+	})
+}
+
+// coldReset is a reset that ends every session of the target, this one when its
+// answer is out.
+func (s *Session) coldReset(req pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	s.targetReset(req, unit, func(response byte) {
+		answer(response)
+		for _, peer := range s.host.Peers() {
+			if peer != s {
+				peer.Close()
+			}
+		}
+		s.outbox.finish()
 	})
 }
 

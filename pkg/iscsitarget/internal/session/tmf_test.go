@@ -174,6 +174,16 @@ func TestTargetWarmReset(t *testing.T) {
 	}
 }
 
+// TARGET COLD RESET answers, then ends every session.
+func TestTargetColdReset(t *testing.T) {
+	st := newSite(t)
+	a, b := st.join(usual()), st.join(usual())
+	b.WaitR2T(b.Start(iscsitest.Command{CDB: iscsitest.Write(2, 1), Out: pattern(3, block), Hold: true}))
+	a.manages(pdu.TMFComplete, pdu.TargetColdReset, iscsitest.LUN(0), 0)
+	a.ExpectClosed()
+	b.ExpectClosed()
+}
+
 // ABORT TASK SET leaves the tasks of others alone.
 func TestAbortTaskSet(t *testing.T) {
 	st := newSite(t)

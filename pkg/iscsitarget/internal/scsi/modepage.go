@@ -1,0 +1,108 @@
+package scsi
+
+import "slices"
+
+// settings are what MODE SELECT changes.
+type settings struct {
+	// DescriptorSense is the control page's D_SENSE bit.
+	DescriptorSense bool `json:"descriptorSense,omitempty"`
+	// WriteProtect is the control page's SWP bit.
+	WriteProtect bool `json:"writeProtect,omitempty"`
+	// WriteCache is the caching page's WCE bit: writes are volatile until
+	// SYNCHRONIZE CACHE or FUA.
+	WriteCache bool `json:"writeCache"`
+}
+
+// modePage is a mode page. Its bytes are those behind the page's two-byte head.
+type modePage struct {
+	code   byte
+	length int
+	// changeable has the bits that MODE SELECT may change; the rest of the
+	// page is zero.
+	changeable []byte
+	put        func(settings, []byte)
+	// take is put the other way round, nil where nothing is changeable.
+	take func([]byte, *settings)
+}
+
+// pageSavable is the PS bit of a page's head.
+const pageSavable = 1 << 7
+
+// modePages are in ascending order. There are no subpages.
+var modePages = []modePage{
+	{code: 0x08, length: 18, changeable: []byte{writeCacheEnabled}, put: putCaching, take: takeCaching},
+	{code: 0x0A, length: 10, changeable: []byte{descriptorFormat, 0, softwareProtect}, put: putControl, take: takeControl},
+	{code: 0x1A, length: 38, put: putPower},
+	{code: 0x1C, length: 10, put: putExceptions},
+}
+
+// Caching page, SBC-3 section 6.4.5.
+const writeCacheEnabled = 1 << 2
+
+func putCaching(s settings, b []byte) { setBit(&b[0], writeCacheEnabled, s.WriteCache) }
+
+func takeCaching(b []byte, s *settings) { s.WriteCache = b[0]&writeCacheEnabled != 0 }
+
+// Control page, SPC-4 section 7.5.8. Commands are reordered without regard to
+// what they do, which is queue algorithm modifier 1.
+const (
+	descriptorFormat = 1 << 2 // byte 2 of the page
+	unrestricted     = 1 << 4 // byte 3
+	softwareProtect  = 1 << 3 // byte 4
+)
+
+func putControl(s settings, b []byte) {
+	setBit(&b[0], descriptorFormat, s.DescriptorSense)
+	b[1] = unrestricted
+	setBit(&b[2], softwareProtect, s.WriteProtect)
+}
+
+func takeControl(b []byte, s *settings) {
+	s.DescriptorSense = b[0]&descriptorFormat != 0
+	s.WriteProtect = b[2]&softwareProtect != 0
+}
+
+// putExceptions is SPC-4 section 7.5.11: no informational exception is ever
+// reported (MRIE zero).
+func putExceptions(settings, []byte) {}
+
+// putPower is the power condition page, SPC-4 section 7.5.13: there are no
+// timers.
+func putPower(settings, []byte) {}
+
+func setBit(b *byte, bit byte, on bool) {
+	if on {
+		*b |= bit
+	}
+}
+
+// bytes is the page behind its head.
+func (p *modePage) bytes(s settings) []byte {
+	b := make([]byte, p.length)
+	p.put(s, b)
+	return b
+}
+
+func (p *modePage) mask() []byte {
+	return append(slices.Clone(p.changeable), make([]byte, p.length-len(p.changeable))...)
+}
+
+// sense is the whole page as MODE SENSE gives it.
+func (p *modePage) sense(u *Unit, control byte) []byte {
+	var b []byte
+	switch control {
+	case currentValues:
+		b = p.bytes(*u.settings.Load())
+	case changeableValues:
+		b = p.mask()
+	case savedValues:
+		b = p.bytes(u.savedSettings())
+	default:
+		b = p.bytes(u.defaultSettings())
+	}
+	head := []byte{p.code, byte(p.length)}
+	if u.saves() && len(p.changeable) > 0 {
+		head[0] |= pageSavable
+	}
+	return append(head, b...)
+}

@@ -1,0 +1,154 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+)
+
+const (
+	pageFormat   = 1 << 4 // PF
+	savePages    = 1 << 0 // SP
+	modeHeader6  = 4
+	modeHeader10 = 8
+)
+
+// decodeModeSelect6 is MODE SELECT(6), SPC-4 section 6.11.
+func decodeModeSelect6(r request) Command { return r.modeSelect(int64(r.cdb[4])) }
+
+// decodeModeSelect10 is MODE SELECT(10), SPC-4 section 6.12.
+func decodeModeSelect10(r request) Command { return r.modeSelect(int64(bigEndian(r.cdb[7:9]))) }
+
+func (r request) modeSelect(length int64) Command {
+	switch {
+	case r.cdb[1]&pageFormat == 0:
+		return r.fail(invalidField(1, 4))
+	case r.cdb[1]&savePages != 0 && !r.itl.unit.saves():
+		return r.fail(invalidField(1, 0))
+	case length == 0:
+		return Command{}
+	}
+	return Command{Kind: Exec, Dir: DataOut, Length: length}
+}
+
+// executeModeSelect checks the whole list before it changes anything.
+func executeModeSelect(_ context.Context, c Command, params []byte) ([]byte, Status) {
+	u := c.itl.unit
+	u.modeMu.Lock()
+	defer u.modeMu.Unlock()
+	at, st := c.modeHeader(params)
+	if st.code != Good {
+		return nil, st
+	}
+	next := *u.settings.Load()
+	for at < len(params) {
+		n, st := next.takePage(params, at)
+		if st.code != Good {
+			return nil, st
+		}
+		at += n
+	}
+	return nil, c.itl.changeSettings(next, c.cdb[1]&savePages != 0)
+}
+
+// modeHeader checks the mode parameter header and the block descriptor, and
+// returns where the pages begin. The descriptor may name the unit's own block
+// length and capacity: neither can be changed.
+func (c *Command) modeHeader(params []byte) (at int, st Status) {
+	header, descriptors, long := modeHeader10, 0, false
+	if c.cdb[0] == 0x15 {
+		header = modeHeader6
+	}
+	if len(params) < header {
+		return 0, check(illegalRequest, ascParameterListLength)
+	}
+	if header == modeHeader6 {
+		descriptors = int(params[3])
+	} else {
+		descriptors, long = int(binary.BigEndian.Uint16(params[6:])), params[4]&1 != 0
+	}
+	size := 8
+	if long {
+		size = 16
+	}
+	switch {
+	case descriptors == 0:
+		return header, StatusGood
+	case descriptors != size:
+		return 0, invalidParameter(header-1, 7)
+	case len(params) < header+size:
+		return 0, check(illegalRequest, ascParameterListLength)
+	}
+	u, d := c.itl.unit, params[header:header+size]
+	blocks, all := bigEndian(d[:size/2]), uint64(u.blocks.Load())
+	if !long {
+		all = min(all, math.MaxUint32)
+	}
+	if blocks != 0 && blocks != all && (long || blocks != math.MaxUint32) {
+		return 0, invalidParameter(header, 7)
+	}
+	if length := int64(binary.BigEndian.Uint32(d[size-4:]) & 0xFFFFFF); length != u.blockSize {
+		return 0, invalidParameter(header+size-3, 7)
+	}
+	return header + size, StatusGood
+}
+
+// takePage takes over the page at an offset of the list and returns its length.
+func (s *settings) takePage(params []byte, at int) (int, Status) {
+	left := params[at:]
+	if len(left) < 2 {
+		return 0, check(illegalRequest, ascParameterListLength)
+	}
+	p := findModePage(left[0] &^ pageSavable)
+	switch {
+	case p == nil:
+		return 0, invalidParameter(at, 5)
+	case int(left[1]) != p.length:
+		return 0, invalidParameter(at+1, 7)
+	case len(left) < 2+p.length:
+		return 0, check(illegalRequest, ascParameterListLength)
+	}
+	page, now, mask := left[2:2+p.length], p.bytes(*s), p.mask()
+	for i := range page {
+		if (page[i]^now[i])&^mask[i] != 0 {
+			return 0, invalidParameter(at+2+i, 7)
+		}
+	}
+	if p.take != nil {
+		p.take(page, s)
+	}
+	return 2 + p.length, StatusGood
+}
+
+// findModePage finds a page by the first byte of its head: the subpage format
+// bit names one that is not there.
+func findModePage(head byte) *modePage {
+	for i := range modePages {
+		if modePages[i].code == head {
+			return &modePages[i]
+		}
+	}
+	return nil
+}
+
+// changeSettings takes over what MODE SELECT asks for, and tells the other
+// initiators. Volatile writes are stable before the write cache is off.
+func (l *itl) changeSettings(next settings, save bool) Status {
+	u := l.unit
+	now := *u.settings.Load()
+	if save {
+		if err := u.saveSettings(next); err != nil {
+			u.config.Logger.Error("Cannot save mode pages", "err", err)
+			return SenseInternalTargetFailure
+		}
+	}
+	if next == now {
+		return StatusGood
+	}
+	u.settings.Store(&next)
+	u.establishForOthers(l, attentionModeParameters)
+	if now.WriteCache && !next.WriteCache {
+		return l.flush()
+	}
+	return StatusGood
+}

@@ -3,8 +3,8 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [SyncWriter], [Recoverer], [VolatileMarker]) that a caller finds by type
-// assertion. A [Pool] makes, lists and deletes the volumes of one place and
+// [NowaitReader], [SyncWriter], [Recoverer], [VolatileMarker], [StateKeeper]) that
+// a caller finds by type assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
 //
 // Offsets and lengths are bytes everywhere. Backends live in the packages
@@ -91,11 +91,21 @@ type Recoverer interface {
 // StateKeeper is a Device that keeps what the logical unit above it must
 // remember: reservations, saved mode pages.
 type StateKeeper interface {
-	// State returns what SetState stored last, nil for nothing.
+	// State returns what SetState stored last, nil for nothing. What is not
+	// exactly what SetState stores is ErrCorrupt, and the error says where
+	// it lies and what to do.
 	State() (json.RawMessage, error)
 	// SetState replaces it; it is on stable storage when the call returns.
-	// When it fails, State says whether the old or the new one is there.
+	// Nothing (no bytes) removes it, which needs no space. What is not JSON,
+	// or longer than MaxState, is ErrInvalid. When it fails, State says
+	// whether the old or the new one is there.
 	SetState(json.RawMessage) error
+}
+
+// StateLocator is a StateKeeper that can tell people where the state lies.
+type StateLocator interface {
+	// StateLocation is for messages alone, a path for example.
+	StateLocation() string
 }
 
 // Mapper is a Device that knows which of its blocks are allocated.

@@ -10,6 +10,9 @@ import (
 // MaxMeta is the longest Meta of a Record, in bytes.
 const MaxMeta = 256 << 10
 
+// MaxState is the longest state of a StateKeeper, in bytes.
+const MaxState = 512 << 10
+
 // Validate says what no volume's record could hold; the error is ErrInvalid
 // and names the field.
 func (r Record) Validate() error {
@@ -43,6 +46,18 @@ func ValidateMeta(id string, meta json.RawMessage) error {
 	}
 	if len(meta) > 0 && !json.Valid(meta) {
 		return fmt.Errorf("volume %s: meta is not JSON: %w", id, ErrInvalid)
+	}
+	return nil
+}
+
+// ValidateState accepts no state or one JSON value of MaxState bytes at most; the
+// error is ErrInvalid.
+func ValidateState(state json.RawMessage) error {
+	if len(state) > MaxState {
+		return fmt.Errorf("state of %d bytes, more than %d: %w", len(state), MaxState, ErrInvalid)
+	}
+	if len(state) > 0 && !json.Valid(state) {
+		return fmt.Errorf("state is not JSON: %w", ErrInvalid)
 	}
 	return nil
 }

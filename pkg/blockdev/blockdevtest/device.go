@@ -7,7 +7,7 @@ import (
 )
 
 // Capability is a set of the optional interfaces of a Device.
-type Capability uint8
+type Capability uint16
 
 // The optional interfaces.
 const (
@@ -19,10 +19,11 @@ const (
 	Maps                               // blockdev.Mapper
 	Prefetches                         // blockdev.Prefetcher
 	Spaces                             // blockdev.Spacer
+	Keeps                              // blockdev.StateKeeper
 )
 
 // All is every optional interface.
-const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces
+const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps
 
 // capabilities returns what d offers.
 func capabilities(d blockdev.Device) (c Capability) {
@@ -49,6 +50,9 @@ func capabilities(d blockdev.Device) (c Capability) {
 	}
 	if _, ok := d.(blockdev.Spacer); ok {
 		c |= Spaces
+	}
+	if _, ok := d.(blockdev.StateKeeper); ok {
+		c |= Keeps
 	}
 	return c
 }
@@ -97,6 +101,8 @@ func (s DeviceSuite) Run(t *testing.T) {
 		{"Mapped", s.testMapped, s.Has&Maps == 0},
 		{"Space", s.testSpace, s.Has&Spaces == 0},
 		{"Prefetch", s.testPrefetch, s.Has&Prefetches == 0},
+		{"State", s.testState, s.Has&Keeps == 0},
+		{"StateInvalid", s.testStateInvalid, s.Has&Keeps == 0},
 		{"Grow", s.testGrow, s.Grow == nil},
 		{"Reopen", s.testReopen, s.Reopen == nil},
 	}
@@ -115,7 +121,7 @@ func (s DeviceSuite) testShape(t *testing.T) {
 			t.Errorf("size %d, block size %d; want %d, %d", d.Size(), d.BlockSize(), testSize, blockSize)
 		}
 		if got := capabilities(d); got != s.Has {
-			t.Errorf("optional interfaces %05b, want %05b", got, s.Has)
+			t.Errorf("optional interfaces %06b, want %06b", got, s.Has)
 		}
 		if u, ok := d.(blockdev.Unmapper); ok && u.UnmapGranularity() < 512 {
 			t.Errorf("unmap granularity %d", u.UnmapGranularity())

@@ -2,8 +2,10 @@ package blockdevtest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 
@@ -144,6 +146,51 @@ func (s DeviceSuite) testMark(t *testing.T) {
 			t.Errorf("mark (-set +read):\n%s", diff)
 		}
 	}
+}
+
+// testState: what was set last is there, after the device was opened anew too.
+func (s DeviceSuite) testState(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	wantState(t, d, "")
+	for _, want := range []string{
+		`{"n":1}`, `{"longer":"` + strings.Repeat("x", 5000) + `"}`, `"\"\\é<&>"`, `{}`, ``, ``, `[1,2]`, ``, `7`,
+		`"` + strings.Repeat("x", blockdev.MaxState-2) + `"`, `{"n":2}`,
+	} {
+		ok(t, d.(blockdev.StateKeeper).SetState(json.RawMessage(want)))
+		d = s.reopened(t, d)
+		wantState(t, d, want)
+	}
+}
+
+// testStateInvalid: what cannot be kept is refused, and what was there stays.
+func (s DeviceSuite) testStateInvalid(t *testing.T) {
+	d := s.Open(t, testSize, 512)
+	k := d.(blockdev.StateKeeper)
+	ok(t, k.SetState(json.RawMessage(`{"n":1}`)))
+	for _, text := range []string{`{`, `1 2`, ` `, `"` + strings.Repeat("x", blockdev.MaxState) + `"`} {
+		wantError(t, "SetState", k.SetState(json.RawMessage(text)), blockdev.ErrInvalid)
+		wantState(t, d, `{"n":1}`)
+	}
+}
+
+func wantState(t *testing.T, d blockdev.Device, want string) {
+	t.Helper()
+	got, err := d.(blockdev.StateKeeper).State()
+	if err != nil || !sameJSON(string(got), want) {
+		t.Fatalf("state is %.100q (%v), want %.100q", got, err, want)
+	}
+	if want == "" && got != nil {
+		t.Fatalf("no state is %q, want nil", got)
+	}
+}
+
+// sameJSON compares values, for a keeper may write characters in other ways.
+func sameJSON(a, b string) bool {
+	var x, y any
+	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
+		return a == b
+	}
+	return cmp.Equal(x, y)
 }
 
 // reopened is d closed and opened anew, or d of a backend that forgets.

@@ -166,6 +166,11 @@ func (s DeviceSuite) testClosed(t *testing.T) {
 		wantError(t, "VolatileMark", err, blockdev.ErrClosed)
 		wantError(t, "SetVolatileMark", m.SetVolatileMark(blockdev.VolatileMark{BootID: "b"}), blockdev.ErrClosed)
 	}
+	if k, ok := d.(blockdev.StateKeeper); ok {
+		_, err := k.State()
+		wantError(t, "State", err, blockdev.ErrClosed)
+		wantError(t, "SetState", k.SetState([]byte(`1`)), blockdev.ErrClosed)
+	}
 }
 
 func (s DeviceSuite) testSyncErrorSticks(t *testing.T) {

@@ -49,6 +49,12 @@ func changes() []change {
 		{"Unmark", func(t *testing.T, p blockdev.Pool) error {
 			return setMark(t, p, blockdev.VolatileMark{})
 		}, before()},
+		{"Keep", func(t *testing.T, p blockdev.Pool) error {
+			return setState(t, p, `{"n":2}`)
+		}, before()},
+		{"Unkeep", func(t *testing.T, p blockdev.Pool) error {
+			return setState(t, p, ``)
+		}, before()},
 	}
 }
 
@@ -64,6 +70,22 @@ func setMark(t *testing.T, p blockdev.Pool, m blockdev.VolatileMark) error {
 	ok(t, d.Close())
 	return err
 }
+
+// setState sets the state of volume 1; of a backend that keeps none it changes
+// nothing.
+func setState(t *testing.T, p blockdev.Pool, state string) error {
+	t.Helper()
+	d, err := p.Open(t.Context(), id(1))
+	ok(t, err)
+	keeper, keeps := d.(blockdev.StateKeeper)
+	if keeps {
+		err = keeper.SetState(json.RawMessage(state))
+	}
+	ok(t, d.Close())
+	return err
+}
+
+const firstState = `{"n":1}`
 
 var firstMark = blockdev.VolatileMark{BootID: "boot-1", Stages: []blockdev.Stage{{Initiator: "iqn.x", Nonce: "n"}}}
 
@@ -81,6 +103,7 @@ func (s PoolSuite) prepare(t *testing.T) (Place, blockdev.Pool) {
 	ok(t, d.Sync())
 	ok(t, d.Close())
 	ok(t, setMark(t, p, firstMark))
+	ok(t, setState(t, p, firstState))
 	return place, p
 }
 
@@ -95,7 +118,7 @@ func (s PoolSuite) testPowerCut(t *testing.T) {
 			steps := 0
 			for ; s.cut(t, c, steps); steps++ {
 			}
-			if steps == 0 && c.call != nil && !isMarkless(c, s, t) {
+			if steps == 0 && c.call != nil && !s.lacks(t, c) {
 				t.Fatal("the change has no step to cut")
 			}
 		})
@@ -131,17 +154,15 @@ func (s PoolSuite) testFirstOpen(t *testing.T) {
 	}
 }
 
-// isMarkless says that c is about a mark and the backend has none.
-func isMarkless(c change, s PoolSuite, t *testing.T) bool {
-	if c.name != "Mark" && c.name != "Unmark" {
-		return false
-	}
+// lacks says that c is about an optional interface that the backend has not.
+func (s PoolSuite) lacks(t *testing.T, c change) bool {
+	needs := map[string]Capability{"Mark": Marks, "Unmark": Marks, "Keep": Keeps, "Unkeep": Keeps}[c.name]
 	_, p := s.prepare(t)
 	d, err := p.Open(t.Context(), id(1))
 	ok(t, err)
-	_, marks := d.(blockdev.VolatileMarker)
+	has := capabilities(d)
 	ok(t, d.Close())
-	return !marks
+	return needs&^has != 0
 }
 
 // cut cuts the power before step n of c; it reports whether c has that step.
@@ -179,6 +200,7 @@ func (c change) examine(t *testing.T, place Place, acknowledged bool) {
 	}
 	wantContent(t, p, id(1), 0, pattern(1, oldSize))
 	examineMark(t, p, c.name, acknowledged)
+	examineState(t, p, c.name, acknowledged)
 	for _, r := range got {
 		wantContent(t, p, r.ID, r.Size-512, tail(r))
 	}
@@ -224,6 +246,29 @@ func examineMark(t *testing.T, p blockdev.Pool, call string, acknowledged bool) 
 	}
 	if !slices.ContainsFunc(allowed, func(m blockdev.VolatileMark) bool { return cmp.Equal(m, got) }) {
 		t.Fatalf("mark is %+v, want one of %+v", got, allowed)
+	}
+}
+
+func examineState(t *testing.T, p blockdev.Pool, call string, acknowledged bool) {
+	t.Helper()
+	d, err := p.Open(t.Context(), id(1))
+	ok(t, err)
+	defer d.Close()
+	keeper, keeps := d.(blockdev.StateKeeper)
+	if !keeps {
+		return
+	}
+	got, err := keeper.State()
+	ok(t, err)
+	allowed := map[string][]string{"Keep": {`{"n":2}`, firstState}, "Unkeep": {``, firstState}}[call]
+	if allowed == nil {
+		allowed = []string{firstState}
+	}
+	if acknowledged {
+		allowed = allowed[:1]
+	}
+	if !slices.Contains(allowed, string(got)) {
+		t.Fatalf("state is %s, want one of %q", got, allowed)
 	}
 }
 

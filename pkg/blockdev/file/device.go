@@ -18,7 +18,7 @@ type device struct {
 	volume *volume
 	id     string
 
-	mark   sync.Mutex // serialises the volatile mark; guards closed
+	mark   sync.Mutex // serialises the volatile mark and the state; guards closed
 	closed bool
 }
 
@@ -27,6 +27,8 @@ type thinDevice struct{ *device }
 
 var (
 	_ blockdev.VolatileMarker = (*device)(nil)
+	_ blockdev.StateKeeper    = (*device)(nil)
+	_ blockdev.StateLocator   = (*device)(nil)
 	_ blockdev.NowaitReader   = (*device)(nil)
 	_ blockdev.SyncWriter     = (*device)(nil)
 	_ blockdev.Zeroer         = (*device)(nil)

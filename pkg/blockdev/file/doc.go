@@ -6,7 +6,8 @@
 //	volumes/<uuid>/data        the sparse file
 //	volumes/<uuid>/record.json
 //	volumes/<uuid>/volatile.json  the VolatileMark; absent when it is zero
-//	volumes/<uuid>/*.spare     blocks for those two on a full file system
+//	volumes/<uuid>/unit.json   the logical unit's state; absent when it has none
+//	volumes/<uuid>/*.spare     blocks for those three on a full file system
 //	staging/<uuid>/            a volume being made
 //	trash/<uuid>/              a volume being deleted
 //
@@ -37,7 +38,8 @@
 // record that is unreadable, of an unknown version or not true to its file is
 // refused by name with ErrCorrupt; nothing of it is changed, and the others
 // are served. Delete does not destroy it either: it succeeds once the volume's
-// directory was moved away by hand.
+// directory was moved away by hand. A state of the logical unit that cannot be
+// read is found when it is asked for: the data is none the worse for it.
 //
 // # Limits
 //

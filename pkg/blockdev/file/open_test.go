@@ -296,7 +296,7 @@ func TestCleanUp(t *testing.T) {
 	p := closedPool(t)
 	left := []string{
 		"staging/" + testID, "trash/" + otherID,
-		recordPath(testID) + temporarySuffix, volatilePath(testID) + temporarySuffix,
+		recordPath(testID) + temporarySuffix, volatilePath(testID) + temporarySuffix, unitPath(testID) + temporarySuffix,
 	}
 	for _, name := range left[:2] {
 		ok(t, os.Mkdir(p.path(name), 0o700))

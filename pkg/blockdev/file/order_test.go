@@ -54,6 +54,13 @@ func TestOrderOfEvents(t *testing.T) {
 		{"SetVolatileMark to zero", func() error {
 			return d.(blockdev.VolatileMarker).SetVolatileMark(blockdev.VolatileMark{})
 		}, []string{"rename volumes/V/volatile.json volumes/V/volatile.json.spare", "fsyncdir volumes/V"}},
+		{"SetState", func() error { return d.(blockdev.StateKeeper).SetState(json.RawMessage(`1`)) }, append([]string{
+			"remove volumes/V/unit.json.spare", "create volumes/V/unit.json.spare",
+			"write volumes/V/unit.json.spare", "fsync volumes/V/unit.json.spare",
+		}, replace("unit.json")...)},
+		{"SetState again", func() error { return d.(blockdev.StateKeeper).SetState(json.RawMessage(`2`)) }, replace("unit.json")},
+		{"SetState to nothing", func() error { return d.(blockdev.StateKeeper).SetState(nil) },
+			[]string{"remove volumes/V/unit.json", "fsyncdir volumes/V"}},
 		{"Close", func() error { return d.Close() }, nil},
 		{"Delete", func() error { return pool.Delete(ctx, testID) }, []string{
 			"rename volumes/V trash/V", "fsyncdir trash", "fsyncdir volumes", "remove trash/V", "remove staging/V",

@@ -31,6 +31,10 @@ type (
 		Version int `json:"version"`
 		blockdev.VolatileMark
 	}
+	unitFile struct {
+		Version int             `json:"version"`
+		State   json.RawMessage `json:"state"`
+	}
 )
 
 // encode returns v as JSON and a newline.
@@ -124,3 +128,4 @@ func volumePath(id string) string   { return volumesDir + "/" + id }
 func dataPath(id string) string     { return volumesDir + "/" + id + "/data" }
 func recordPath(id string) string   { return volumesDir + "/" + id + "/record.json" }
 func volatilePath(id string) string { return volumesDir + "/" + id + "/volatile.json" }
+func unitPath(id string) string     { return volumesDir + "/" + id + "/unit.json" }

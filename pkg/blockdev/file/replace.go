@@ -122,11 +122,11 @@ func (d *disk) scrub(spare string) {
 	}
 }
 
-// keepSpare sees to it that a file has a spare of its own size. Where there is
-// no space for one now, the next call tries again.
+// keepSpare sees to it that a file has a spare with the blocks for its size.
+// Where there is no space for one now, the next call tries again.
 func (d *disk) keepSpare(name string, size int) error {
 	spare := name + spareSuffix
-	if st, err := d.root.Lstat(spare); err == nil && st.Size() >= int64(size) {
+	if st, err := d.root.Lstat(spare); err == nil && max(st.Size(), 512*blocksOf(st)) >= int64(size) {
 		return nil
 	}
 	blocks := (size + spareUnit - 1) / spareUnit

@@ -4,7 +4,9 @@
 package mem
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -21,6 +23,7 @@ type Device struct {
 	size   int64
 	chunks map[int64]*[chunkSize]byte // by offset / chunkSize; absent: zeros
 	mark   blockdev.VolatileMark
+	state  json.RawMessage
 	lost   error // why no Sync can be believed any more
 	fail   error // what the next Sync fails with
 	closed bool
@@ -33,6 +36,7 @@ var (
 	_ blockdev.NowaitReader   = (*Device)(nil)
 	_ blockdev.SyncWriter     = (*Device)(nil)
 	_ blockdev.VolatileMarker = (*Device)(nil)
+	_ blockdev.StateKeeper    = (*Device)(nil)
 )
 
 // New makes a disk of size bytes, a positive multiple of blockSize, which is
@@ -198,6 +202,33 @@ func (d *Device) SetVolatileMark(m blockdev.VolatileMark) error {
 		return err
 	}
 	d.mark = m.Clone()
+	return nil
+}
+
+// State returns the logical unit's state.
+func (d *Device) State() (json.RawMessage, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := d.check(0, 0); err != nil {
+		return nil, err
+	}
+	return slices.Clone(d.state), nil
+}
+
+// SetState replaces the state; it is as stable as this memory.
+func (d *Device) SetState(state json.RawMessage) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(0, 0); err != nil {
+		return err
+	}
+	if err := blockdev.ValidateState(state); err != nil {
+		return fmt.Errorf("mem: %w", err)
+	}
+	d.state = nil
+	if len(state) > 0 {
+		d.state = slices.Clone(state)
+	}
 	return nil
 }
 

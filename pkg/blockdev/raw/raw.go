@@ -25,6 +25,10 @@ type Options struct {
 	// BlockSize is the logical block length in bytes, 512 or 4096. 0 is
 	// the block device's own, and 512 for a file.
 	BlockSize int
+	// StateFile is where the device, as a [blockdev.StateKeeper], keeps the
+	// state of the logical unit above it: a file of a directory that exists.
+	// Empty: the device is no StateKeeper.
+	StateFile string
 
 	calls fd.Calls // a test's
 }
@@ -107,16 +111,16 @@ func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device
 	}
 	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Calls: o.calls}
 	if o.ReadOnly {
-		return readOnly{fd.New(f, options)}, nil
+		return kept(readOnly{fd.New(f, options)}, path, o.StateFile), nil
 	}
 	if !isDisk {
 		options.Granularity = granularity(f, end)
 	}
 	d := fd.New(f, options)
 	if options.Granularity > 0 {
-		return thin{d}, nil
+		return kept(thin{d}, path, o.StateFile), nil
 	}
-	return d, nil
+	return kept(d, path, o.StateFile), nil
 }
 
 // chooseBlockSize returns what was asked for where the medium has no larger

@@ -29,9 +29,10 @@ func makeFile(t *testing.T, size int64) string {
 func TestDevice(t *testing.T) {
 	var path string
 	var fail bool
+	state := filepath.Join(t.TempDir(), "unit.json")
 	open := func(t *testing.T, blockSize int) blockdev.Device {
 		fail = false
-		d, err := Open(path, Options{BlockSize: blockSize, calls: fd.Calls{Fdatasync: func(n int) error {
+		d, err := Open(path, Options{BlockSize: blockSize, StateFile: state, calls: fd.Calls{Fdatasync: func(n int) error {
 			if fail {
 				fail = false
 				return unix.EIO
@@ -46,7 +47,7 @@ func TestDevice(t *testing.T) {
 	}
 	blockdevtest.DeviceSuite{
 		Open: func(t *testing.T, size int64, blockSize int) blockdev.Device {
-			path = makeFile(t, size)
+			path, state = makeFile(t, size), filepath.Join(t.TempDir(), "unit.json")
 			return open(t, blockSize)
 		},
 		Has:      blockdevtest.All &^ blockdevtest.Marks,

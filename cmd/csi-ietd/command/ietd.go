@@ -26,7 +26,11 @@ type ietdOptions struct {
 	addresses  []string
 	port       uint16
 	debug      int
+	stateDir   string
 }
+
+// defaultStateDir is where the state of LUNs lies.
+const defaultStateDir = "/var/lib/csi-ietd/ietd"
 
 // defaultConfigs are where the configuration is looked for.
 var defaultConfigs = []string{"/etc/iet/ietd.conf", "/etc/ietd.conf"}
@@ -36,6 +40,7 @@ func (o *ietdOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.config, "config", "c", "", "configuration `file` (default "+strings.Join(defaultConfigs, ", then ")+")")
 	f.StringSliceVarP(&o.addresses, "address", "a", nil, "local IPv4 or IPv6 `address` to listen on, may be repeated (default any)")
 	f.Uint16VarP(&o.port, "port", "p", 3260, "port to listen on")
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "`directory` for what the disks must remember: reservations that outlive a power loss, saved mode pages")
 	f.IntVarP(&o.debug, "debug", "d", 0, "debug `level`, 0 to 2")
 }
 
@@ -102,7 +107,7 @@ func runIetd(ctx context.Context, o ietdOptions) (err error) {
 	}
 	guardWriteback(log)
 	server := iscsitarget.NewServer(iscsitarget.Options{Logger: slogger(log), DiscoveryCHAP: chapOf(conf.Discovery)})
-	export, err := newIetdExport(path, conf, log)
+	export, err := newIetdExport(path, conf, makeStateDir(o.stateDir, log), log)
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -21,15 +24,16 @@ import (
 
 // ietdExport is a configuration and the devices that it names.
 type ietdExport struct {
-	path    string
-	conf    *ietconf.Config
-	devices map[string]blockdev.Device // by path: LUNs may share one
+	path     string
+	conf     *ietconf.Config
+	stateDir string                     // empty: nothing is kept
+	devices  map[string]blockdev.Device // by path: LUNs may share one
 }
 
 // newIetdExport opens every device, and says what of the configuration is not
 // served as written.
-func newIetdExport(path string, conf *ietconf.Config, log klog.Logger) (*ietdExport, error) {
-	e := &ietdExport{path: path, conf: conf, devices: map[string]blockdev.Device{}}
+func newIetdExport(path string, conf *ietconf.Config, stateDir string, log klog.Logger) (*ietdExport, error) {
+	e := &ietdExport{path: path, conf: conf, stateDir: stateDir, devices: map[string]blockdev.Device{}}
 	for _, w := range conf.Warnings {
 		log.Info("Configuration warning", "warning", w.Error())
 	}
@@ -66,12 +70,77 @@ func (e *ietdExport) open(l ietconf.LUN) error {
 		}
 		return nil
 	}
-	d, err := raw.Open(l.Path, raw.Options{ReadOnly: !e.written(l.Path), BlockSize: l.BlockSize})
+	d, err := raw.Open(l.Path, raw.Options{ReadOnly: !e.written(l.Path), BlockSize: l.BlockSize, StateFile: e.stateFile(l.Path)})
 	if err != nil {
 		return fmt.Errorf("%d: %w", l.Number, err)
 	}
 	e.devices[l.Path] = d
 	return nil
+}
+
+// stateFile is where the LUN of a path keeps its state, empty for nowhere. LUNs
+// that share a path are logical units of their own, and one file cannot hold
+// what each of them remembers: they keep nothing.
+func (e *ietdExport) stateFile(path string) string {
+	if e.stateDir == "" || e.lunsOf(path) > 1 {
+		return ""
+	}
+	return filepath.Join(e.stateDir, stateFileName(path))
+}
+
+// stateFileName is a pure function of the path: it must never change, or what
+// the disks remember is forgotten.
+func stateFileName(path string) string {
+	hash := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(hash[:16]) + ".json"
+}
+
+func (e *ietdExport) lunsOf(path string) (n int) {
+	for _, t := range e.conf.Targets {
+		for _, l := range t.LUNs {
+			if l.Path == path {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// makeStateDir makes the directory for the state of LUNs; where it cannot be
+// written to it says so once and returns none: an ordinary user's target serves
+// its disks without.
+func makeStateDir(dir string, log klog.Logger) string {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK|unix.X_OK)
+	}
+	if err == nil {
+		err = syncParents(dir)
+	}
+	if err != nil {
+		log.Info("Nothing is kept across a restart, neither reservations (APTPL) nor mode pages: the directory of --state-dir cannot be used", "dir", dir, "err", err)
+		return ""
+	}
+	return dir
+}
+
+// syncParents makes the names of a directory and of those above it stable: one
+// that a power cut takes away takes the state along.
+func syncParents(dir string) error {
+	dir, err := filepath.Abs(dir)
+	for err == nil && dir != "/" {
+		dir = filepath.Dir(dir)
+		err = syncDir(dir)
+	}
+	return err
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // written reports whether any LUN lets initiators write to path.

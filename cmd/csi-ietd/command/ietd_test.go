@@ -55,7 +55,7 @@ func startIetd(t *testing.T, conf, address string) func() string {
 		t.Fatal(err)
 	}
 	cmd := newIetdCommand()
-	cmd.SetArgs([]string{"-f", "-c", conf, "-a", host, "-p", port})
+	cmd.SetArgs([]string{"-f", "-c", conf, "-a", host, "-p", port, "--state-dir", filepath.Join(filepath.Dir(conf), "state")})
 	done := make(chan error, 1)
 	go func() { done <- cmd.ExecuteContext(ctx) }()
 	t.Cleanup(func() {
@@ -166,7 +166,7 @@ func TestIetdRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := newIetdCommand()
 			cmd.SilenceErrors, cmd.SilenceUsage = true, true
-			cmd.SetArgs(append([]string{"-f", "-c", writeConf(t, tt.conf), "-p", "0"}, tt.flags...))
+			cmd.SetArgs(append([]string{"-f", "-c", writeConf(t, tt.conf), "-p", "0", "--state-dir", t.TempDir()}, tt.flags...))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := cmd.ExecuteContext(ctx); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -230,5 +230,41 @@ func TestGrants(t *testing.T) {
 	}
 	if diff := cmp.Diff([]iscsitarget.Grant{{}}, grantsOf(ietconf.Accounts{})); diff != "" {
 		t.Errorf("without accounts (-want +got):\n%s", diff)
+	}
+}
+
+// TestStateFiles pins where a LUN's state lies, and who has one.
+func TestStateFiles(t *testing.T) {
+	e := &ietdExport{stateDir: "/state", conf: &ietconf.Config{Targets: []ietconf.Target{
+		{LUNs: []ietconf.LUN{{Path: "/dev/alone"}, {Path: "/dev/shared"}}}, {LUNs: []ietconf.LUN{{Path: "/dev/shared"}}},
+	}}}
+	if got := e.stateFile("/dev/alone"); got != "/state/6519b766e8fc666975d12562f73f2d72.json" {
+		t.Errorf("the state lies in %s", got)
+	}
+	if got := e.stateFile("/dev/shared"); got != "" {
+		t.Errorf("two LUNs keep their state in %s", got)
+	}
+	e.stateDir = ""
+	if got := e.stateFile("/dev/alone"); got != "" {
+		t.Errorf("without a directory the state lies in %s", got)
+	}
+}
+
+// TestStateDir: where the directory cannot be used ietd starts all the same.
+func TestStateDir(t *testing.T) {
+	conf := writeConf(t, "Target iqn.2026-11.io.example:disk")
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	if got := makeStateDir(filepath.Join(conf, "state"), logger); got != "" {
+		t.Errorf("%s is no directory", got)
+	}
+	if log := logger.GetSink().(ktesting.Underlier).GetBuffer().String(); strings.Count(log, "--state-dir") != 1 {
+		t.Errorf("the log says %q", log)
+	}
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if got := makeStateDir(dir, logger); got != dir {
+		t.Errorf("makeStateDir returned %q", got)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", st, err)
 	}
 }

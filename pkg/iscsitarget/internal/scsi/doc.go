@@ -7,9 +7,13 @@
 // inventory. [Nexus.Decode] turns a CDB into a [Command] without waiting for
 // anything; the command then says what remains to be done.
 //
-// The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no reservations, no
-// MODE SELECT (so no page is changeable and nothing is saved), no COMPARE AND
-// WRITE, no third-party copy, no protection information, no NACA, and the IMMED
+// Reservations are SPC-4's persistent ones, whole, and SPC-2's RESERVE and RELEASE
+// with the exceptions that CRH announces. They are a value that is replaced, never
+// changed (reservation.go), so that the question whether a command conflicts
+// takes no lock; each row of the command set says how it is to be answered.
+//
+// The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no third-party
+// reservations (RESERVE(10) with 3RDPTY), no third-party copy, no protection information, no NACA, and the IMMED
 // bits of SYNCHRONIZE CACHE and START STOP UNIT are accepted but the command
 // still answers when the work is done.
 //

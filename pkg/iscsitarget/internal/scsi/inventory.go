@@ -117,6 +117,20 @@ func (v *Inventory) Forget(initiator string) error {
 	return errors.Join(errs...)
 }
 
+// Purge ends the registrations that an initiator's ports have with the units,
+// and the persistent reservations that they hold: also those that survive a
+// power loss, durably. An error means that some may be left; Purge may be called
+// again. The initiator's nexuses must be detached before.
+func (v *Inventory) Purge(initiator string) error {
+	var errs []error
+	for lun, u := range v.snapshot() {
+		if err := u.purge(initiator); err != nil {
+			errs = append(errs, fmt.Errorf("LUN %d: purge %s: %w", lun, initiator, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (v *Inventory) detach(n *Nexus) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

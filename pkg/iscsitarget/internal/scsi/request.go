@@ -53,7 +53,8 @@ func (r request) decode() Command {
 }
 
 // admit asks what is asked of every command, in the order that the standards
-// give: logical unit, unit attention, command set, state of the unit.
+// give: logical unit, unit attention, command set, reservations, state of the
+// unit.
 func (r request) admit() Status {
 	if r.itl == nil {
 		return r.admitAnyLUN()
@@ -65,6 +66,9 @@ func (r request) admit() Status {
 	}
 	if !r.op.in(r.itl.unit) {
 		return r.op.absent()
+	}
+	if r.itl.unit.reservations.Load().conflict(r.itl, r.op, &r.cdb) {
+		return StatusReservationConflict
 	}
 	if st := r.checkControl(); st.code != Good {
 		return st

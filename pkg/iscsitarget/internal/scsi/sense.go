@@ -40,17 +40,22 @@ const (
 	ascInvalidFieldInCDB        uint16 = 0x2400
 	ascLogicalUnitNotSupported  uint16 = 0x2500
 	ascInvalidFieldInParameters uint16 = 0x2600
+	ascInvalidRelease           uint16 = 0x2604
 	ascWriteProtected           uint16 = 0x2700
 	ascSpaceAllocationFailed    uint16 = 0x2707
 	ascPowerOnOrReset           uint16 = 0x2900
 	ascDeviceReset              uint16 = 0x2903
 	ascModeParametersChanged    uint16 = 0x2A01
 	ascAccessStateChanged       uint16 = 0x2A06
+	ascReservationsPreempted    uint16 = 0x2A03
+	ascReservationsReleased     uint16 = 0x2A04
+	ascRegistrationsPreempted   uint16 = 0x2A05
 	ascCapacityChanged          uint16 = 0x2A09
 	ascTimestampChanged         uint16 = 0x2A10
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400
+	ascNoRegistrationResources  uint16 = 0x5504
 )
 
 // Bits of the first sense-key specific byte, the field pointer of SPC-4

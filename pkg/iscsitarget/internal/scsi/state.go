@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -13,11 +14,14 @@ type unitState struct {
 	Mode *settings `json:"mode,omitempty"`
 	// Chore is under way, or failed; nil where none is.
 	Chore *chore `json:"chore,omitempty"`
+	// Reservations are those with APTPL, nil where there are none.
+	Reservations *savedReservations `json:"reservations,omitempty"`
 }
 
 // loadState reads what the unit kept. A record that cannot be read keeps the
 // unit from starting: what it protected must not go unprotected.
 func (u *Unit) loadState() error {
+	u.reservations.Store(&reservations{})
 	keeper, ok := u.device.(blockdev.StateKeeper)
 	if !ok {
 		return nil
@@ -30,10 +34,28 @@ func (u *Unit) loadState() error {
 	if len(text) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(text, &u.state); err != nil {
-		return fmt.Errorf("read the logical unit's state: %w", err)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&u.state); err != nil {
+		return u.damaged(err)
 	}
+	restored, err := u.state.Reservations.restored()
+	if err != nil {
+		return u.damaged(err)
+	}
+	u.reservations.Store(restored)
 	return nil
+}
+
+// damaged says what to do where the state is not one that a unit of this
+// version has kept.
+func (u *Unit) damaged(err error) error {
+	where := "the logical unit's state"
+	if l, ok := u.keeper.(blockdev.StateLocator); ok {
+		where = l.StateLocation()
+	}
+	return fmt.Errorf("%s cannot be understood: %w: %w; put it back from a backup, or move it away if the reservations and mode pages in it may be forgotten",
+		where, blockdev.ErrCorrupt, err)
 }
 
 // keep changes the state durably: when it fails the old one holds.

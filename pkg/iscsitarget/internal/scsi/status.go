@@ -24,6 +24,8 @@ var (
 	StatusTaskSetFull = Status{code: TaskSetFull}
 	StatusTaskAborted = Status{code: TaskAborted}
 
+	StatusReservationConflict = Status{code: ReservationConflict}
+
 	// SenseUnexpectedUnsolicitedData and the two below it are what RFC 7143
 	// section 11.4.7.2 asks for.
 	SenseUnexpectedUnsolicitedData = check(abortedCommand, 0x0C0C)
@@ -36,6 +38,9 @@ var (
 
 	SenseInternalTargetFailure = check(hardwareError, ascInternalTargetFailure)
 )
+
+// statusNoRegistrations is INSUFFICIENT REGISTRATION RESOURCES.
+var statusNoRegistrations = check(illegalRequest, ascNoRegistrationResources)
 
 // Code is the status code, for example [Good] or [CheckCondition].
 func (s Status) Code() byte { return s.code }

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"iter"
@@ -76,6 +77,13 @@ type Unit struct {
 	stateMu sync.Mutex
 	state   unitState
 
+	// reservations are read without a lock; they are replaced, never changed,
+	// under reserveMu, which is held while they are made durable.
+	reservations  atomic.Pointer[reservations]
+	reserveMu     sync.Mutex
+	reserveUnsure bool // what is kept may not be what the pointer says
+	onPreempt     func(ctx context.Context, initiatorPorts []string)
+
 	mu   sync.Mutex
 	itls map[*itl]struct{}
 }
@@ -113,6 +121,15 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	return u, u.resume()
 }
 
+// OnPreempt gives what PREEMPT AND ABORT calls to abort the commands that
+// initiator ports have under way at the unit (SPC-4 section 5.13.11.2.5). It
+// returns when they have ended, or when ctx does: the PERSISTENT RESERVE OUT
+// command itself, whose Execute was given that ctx, goes on. To be called before
+// the unit has its first nexus.
+func (u *Unit) OnPreempt(abort func(ctx context.Context, initiatorPorts []string)) {
+	u.onPreempt = abort
+}
+
 // CapacityChanged takes over the device's size and establishes CAPACITY DATA
 // HAS CHANGED for every nexus.
 func (u *Unit) CapacityChanged() {
@@ -121,14 +138,15 @@ func (u *Unit) CapacityChanged() {
 }
 
 // Reset is LOGICAL UNIT RESET (SAM-5 section 6.3.3): mode pages go back to
-// their saved values, the unit starts, every nexus gets a unit attention. The
-// caller has ended the unit's commands.
+// their saved values, the unit starts, what RESERVE holds is released (persistent
+// reservations are not), every nexus gets a unit attention. The caller has ended the unit's commands.
 func (u *Unit) Reset() {
 	saved := u.savedSettings()
 	u.modeMu.Lock()
 	u.settings.Store(&saved)
 	u.modeMu.Unlock()
 	u.power.Store(powerActive)
+	u.dropReserver(nil)
 	u.establish(attentionDeviceReset)
 }
 
@@ -163,6 +181,7 @@ func (u *Unit) attach(n *Nexus) (*itl, error) {
 
 func (u *Unit) detach(l *itl) {
 	u.durability.detach(l)
+	u.dropReserver(l)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.itls, l)

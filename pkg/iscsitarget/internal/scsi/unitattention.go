@@ -17,6 +17,9 @@ const (
 	attentionModeParameters
 	attentionAccessState
 	attentionTimestamp
+	attentionReservationsPreempted
+	attentionReservationsReleased
+	attentionRegistrationsPreempted
 )
 
 // attentionCodes are the additional sense codes, by attention.
@@ -29,6 +32,10 @@ var attentionCodes = [...]uint16{
 	attentionModeParameters: ascModeParametersChanged,
 	attentionAccessState:    ascAccessStateChanged,
 	attentionTimestamp:      ascTimestampChanged,
+
+	attentionReservationsPreempted:  ascReservationsPreempted,
+	attentionReservationsReleased:   ascReservationsReleased,
+	attentionRegistrationsPreempted: ascRegistrationsPreempted,
 }
 
 // resets are the attentions that say the same thing, that state was lost: one

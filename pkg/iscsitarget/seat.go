@@ -77,7 +77,7 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 		return nil, nil, err
 	}
 	nexus, err := t.units.Attach(scsi.NexusConfig{
-		InitiatorPort: fmt.Sprintf("%s,i,0x%x", r.Initiator, r.ISID[:]),
+		InitiatorPort: initiatorPort(r.Initiator, r.ISID),
 		TargetPort:    fmt.Sprintf("%s,t,0x%04x", t.name, portalGroup),
 		TPGT:          portalGroup,
 		ReadOnly:      grant.ReadOnly,
@@ -90,6 +90,12 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 	sess := session.New(s.sessions, info, targetHost{t, d}, t.units, nexus, c, reader, statSN, log)
 	seat.session.Store(sess)
 	return sess, seat, nil
+}
+
+// initiatorPort is the SCSI name of an iSCSI initiator port (RFC 7143 section
+// 4.2.7.1): persistent reservations know the initiator by it.
+func initiatorPort(initiator string, isid pdu.ISID) string {
+	return fmt.Sprintf("%s,i,0x%x", initiator, isid[:])
 }
 
 // newTSIH returns the next target session handle, which is never 0.

@@ -148,6 +148,7 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	if err != nil {
 		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
 	}
+	u.OnPreempt(func(ctx context.Context, ports []string) { t.abort(ctx, u, ports) })
 	if err := t.units.Add(lun, u); err != nil {
 		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
 	}
@@ -155,6 +156,17 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	t.luns[lun] = u
 	t.mu.Unlock()
 	return nil
+}
+
+// abort ends the commands that initiator ports have under way at a unit.
+func (t *Target) abort(ctx context.Context, u *scsi.Unit, ports []string) {
+	var theirs []*session.Session
+	for _, s := range t.Peers() {
+		if slices.Contains(ports, initiatorPort(s.Initiator, s.ISID)) {
+			theirs = append(theirs, s)
+		}
+	}
+	session.AbortTasks(ctx, theirs, u)
 }
 
 // CapacityChanged tells initiators that a unit's Device has grown.
@@ -276,7 +288,8 @@ func (t *Target) fencing(initiator string) bool { return t.work[fence(initiator)
 
 // Revoke is the fence: it returns nil only when the initiator has no grant, no
 // login under way, no session, and no command of it whose system call has not
-// returned, and what it wrote is on stable storage. When ctx ends first, the
+// returned, what it wrote is on stable storage, and it has no registration and no
+// reservation any more, not after a restart either. When ctx ends first, the
 // initiator can log in no more, the work goes on, and Revoke may be called
 // again. An initiator that has no grant is no error.
 //
@@ -291,7 +304,7 @@ func (t *Target) Revoke(ctx context.Context, initiator string) error {
 		left := t.clear(func(s *seat) bool { return s.initiator == initiator || s.grant.Initiator == initiator })
 		left[initiator] = true
 		for name := range left {
-			if err := t.units.Forget(name); err != nil {
+			if err := errors.Join(t.units.Purge(name), t.units.Forget(name)); err != nil {
 				return fmt.Errorf("fence of %s at %s: %w", name, t.name, err)
 			}
 		}

@@ -13,9 +13,9 @@
 // takes no lock; each row of the command set says how it is to be answered.
 //
 // The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no third-party
-// reservations (RESERVE(10) with 3RDPTY), no third-party copy, no protection information, no NACA, and the IMMED
-// bits of SYNCHRONIZE CACHE and START STOP UNIT are accepted but the command
-// still answers when the work is done.
+// reservations (RESERVE(10) with 3RDPTY), no third-party copy, no protection
+// information, no NACA, and the IMMED bits of SYNCHRONIZE CACHE and START STOP
+// UNIT are accepted but the command still answers when the work is done.
 //
 // What happens to acknowledged writes when the power fails is told in
 // durability.go.

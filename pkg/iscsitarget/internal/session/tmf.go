@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"sync/atomic"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -183,4 +184,21 @@ func (s *Session) abortEverywhere(match func(*task) bool, then func()) {
 		peer.mark(a, match)
 	}
 	a.one()
+}
+
+// AbortTasks aborts the commands that sessions have under way at a unit, as
+// PREEMPT AND ABORT does (SPC-4 section 5.13.11.2.5), and returns when they have
+// ended, or when ctx has. Those commands get no status.
+func AbortTasks(ctx context.Context, sessions []*Session, unit *scsi.Unit) {
+	ended := make(chan struct{})
+	a := &abortion{then: func() { close(ended) }}
+	a.left.Add(1)
+	for _, s := range sessions {
+		s.mark(a, s.onUnit(unit))
+	}
+	a.one()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }

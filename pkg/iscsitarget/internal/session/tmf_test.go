@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -236,4 +237,35 @@ func TestManagementStorm(t *testing.T) {
 		r.Expect(pdu.OpTaskManagementResponse)
 	}
 	r.manages(pdu.TMFComplete, pdu.AbortTaskSet, iscsitest.LUN(0), 0)
+}
+
+// AbortTasks returns when the tasks have ended, or when nobody waits any more: two
+// sessions that preempt each other must not wait for ever.
+func TestAbortTasks(t *testing.T) {
+	st := newSite(t)
+	a, b := st.join(usual()), st.join(usual())
+	hold := st.dev.Hold(iscsitest.WriteAt)
+	a.write1(0, 1)
+	hold.Await(t)
+	theirs := b.Start(iscsitest.Command{CDB: iscsitest.Write(1, 1), Out: pattern(2, block), Hold: true})
+	ask := b.WaitR2T(theirs)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	AbortTasks(gone, []*Session{a.s}, st.unit)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		AbortTasks(context.Background(), []*Session{a.s}, st.unit)
+	}()
+	select {
+	case <-ended:
+		t.Error("the write is in the device still")
+	case <-time.After(20 * time.Millisecond):
+	}
+	hold.Release()
+	<-ended
+	a.silent()
+	b.Serve(ask)
+	good(t, b.Wait(theirs))
+	AbortTasks(context.Background(), nil, st.unit)
 }

@@ -1,0 +1,110 @@
+package iscsitarget_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
+)
+
+// Service actions of PERSISTENT RESERVE OUT.
+const (
+	prRegister        = 0
+	prReserve         = 1
+	prRelease         = 2
+	prPreemptAndAbort = 5
+
+	exclusiveAccess = 3
+	conflict        = 0x18 // RESERVATION CONFLICT
+)
+
+// reserveOut is PERSISTENT RESERVE OUT.
+func reserveOut(action, kind byte, key, serviceKey uint64) iscsitest.Command {
+	list := binary.BigEndian.AppendUint64(nil, key)
+	list = append(binary.BigEndian.AppendUint64(list, serviceKey), make([]byte, 8)...)
+	return iscsitest.Command{CDB: []byte{0x5F, action, kind, 0, 0, 0, 0, 0, 24, 0}, Out: list, Immediate: iscsitest.Most}
+}
+
+func ready() iscsitest.Command { return iscsitest.Command{CDB: iscsitest.TestUnitReady()} }
+
+func read(lba int) iscsitest.Command {
+	return iscsitest.Command{CDB: iscsitest.Read(lba, 1), In: block}
+}
+
+func wantStatus(t testing.TB, what string, got iscsitest.Result, status byte, sense int) {
+	t.Helper()
+	if got.Status != status || got.SenseCode() != sense {
+		t.Fatalf("%s: %v, want status %#02x sense %06x", what, got, status, sense)
+	}
+}
+
+// PREEMPT AND ABORT answers when the preempted port's write has returned from the
+// device, and that write gets no status.
+func TestPreemptAndAbortWaitsForIO(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	a, b := r.login(1), r.login(2)
+	good(t, a.Do(reserveOut(prRegister, 0, 0, 1)))
+	good(t, b.Do(reserveOut(prRegister, 0, 0, 2)))
+	good(t, a.Do(reserveOut(prReserve, exclusiveAccess, 1, 0)))
+	hold := r.stuck(a, 0)
+	preempt := b.Start(reserveOut(prPreemptAndAbort, exclusiveAccess, 2, 1))
+	done := later(t, func() error {
+		res, err := b.TryWait(preempt)
+		if err == nil && res.Status != 0 {
+			err = fmt.Errorf("PREEMPT AND ABORT: %v", res)
+		}
+		return err
+	})
+	waits(t, "PREEMPT AND ABORT", done)
+	wantStatus(t, "what comes after", a.Do(ready()), 2, 0x062A05)
+	wantStatus(t, "a read of the preempted", a.Do(read(0)), conflict, 0)
+	hold.Release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	a.Alive()
+	good(t, b.Do(read(0)))
+}
+
+// Registrations are the initiator port's: they outlive its sessions.
+func TestReservationOutlivesSession(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	a, b := r.login(1), r.login(2)
+	good(t, a.Do(reserveOut(prRegister, 0, 0, 1)))
+	good(t, a.Do(reserveOut(prReserve, exclusiveAccess, 1, 0)))
+	again := r.login(1) // reinstatement
+	a.ExpectClosed()
+	wantStatus(t, "a read of another", b.Do(read(0)), conflict, 0)
+	good(t, again.Do(read(0)))
+	good(t, again.Do(reserveOut(prRelease, exclusiveAccess, 1, 0)))
+	good(t, b.Do(read(0)))
+}
+
+// Revoke ends what the initiator holds, whichever its ports.
+func TestRevokePurges(t *testing.T) {
+	const other = "iqn.2026-11.io.example:other"
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	r.permit(iscsitarget.Grant{Initiator: other})
+	a := r.login(1)
+	good(t, a.Do(reserveOut(prRegister, 0, 0, 1)))
+	good(t, a.Do(reserveOut(prReserve, exclusiveAccess, 1, 0)))
+	c := r.dial(3)
+	c.Login(iscsitest.Login{Initiator: other, Target: target})
+	c.Ready()
+	wantStatus(t, "a read of another", c.Do(read(0)), conflict, 0)
+	if err := r.target.Revoke(within(t, time.Minute), node); err != nil {
+		t.Fatal(err)
+	}
+	good(t, c.Do(read(0)))
+	keys := c.Do(iscsitest.Command{CDB: []byte{0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0}, In: 8})
+	good(t, keys)
+	if fmt.Sprintf("%x", keys.Data) != "0000000100000000" {
+		t.Errorf("READ KEYS: %x", keys.Data)
+	}
+}

@@ -137,6 +137,18 @@ func (u *Unit) dropReserver(l *itl) {
 	u.reservations.Store(&next)
 }
 
+// losePower leaves of the reservations what a new process would begin with.
+func (u *Unit) losePower() {
+	u.reserveMu.Lock()
+	defer u.reserveMu.Unlock()
+	next := reservations{}
+	if s := u.reservations.Load(); s.persist {
+		next = s.copy()
+		next.generation, next.reserver = 0, nil
+	}
+	u.reservations.Store(&next)
+}
+
 // reservationsNotKept is the status where reservations could not be made
 // durable.
 func (u *Unit) reservationsNotKept(err error) Status {

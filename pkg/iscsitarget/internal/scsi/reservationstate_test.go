@@ -195,3 +195,24 @@ func TestPurge(t *testing.T) {
 	p.keys(3, 0xC)
 	p.held(noReservation, 0)
 }
+
+// TestPowerOn loses what does not persist.
+func TestPowerOn(t *testing.T) {
+	for _, persists := range []byte{0, aptpl} {
+		p := newPorts(t, newKeeper())
+		p.out(portA, "good", actionRegister, 0, 0, 0xA, persists)
+		p.out(portA, "good", actionReserve, exclusiveAccess, 0xA, 0)
+		p.unit.PowerOn()
+		p.attentions("6/2900", "6/2900", "6/2900")
+		if persists == aptpl {
+			p.keys(0, 0xA)
+			p.held(exclusiveAccess, 0xA)
+			continue
+		}
+		p.keys(0)
+		p.run(portC, "good", "16")
+		p.unit.PowerOn()
+		p.attentions("6/2900", "6/2900", "6/2900")
+		p.run(portB, "good", "16")
+	}
+}

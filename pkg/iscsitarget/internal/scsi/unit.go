@@ -150,6 +150,14 @@ func (u *Unit) Reset() {
 	u.establish(attentionDeviceReset)
 }
 
+// PowerOn is a power on event, as far as the unit shows one to initiators: a
+// Reset that persistent reservations without APTPL do not survive.
+func (u *Unit) PowerOn() {
+	u.losePower()
+	u.Reset()
+	u.establish(attentionPowerOn)
+}
+
 // Close makes everything stable and removes the volatile mark. It does not
 // close the Device. Volatile writes fail afterwards. An error says that
 // acknowledged writes may be lost; the stages concerned are remembered as lost.

@@ -157,17 +157,20 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 	})
 }
 
-// coldReset is a reset that ends every session of the target, this one when its
-// answer is out.
-func (s *Session) coldReset(req pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.targetReset(req, unit, func(response byte) {
-		answer(response)
+// coldReset is a power on event (RFC 7143 section 11.5.1): every session at the
+// target ends, this one behind its answer.
+func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	s.abortEverywhere(func(*task) bool { return true }, func() {
+		for _, u := range s.host.Units() {
+			u.PowerOn()
+		}
+		answer(pdu.TMFComplete)
+		s.outbox.finish()
 		for _, peer := range s.host.Peers() {
 			if peer != s {
 				peer.Close()
 			}
 		}
-		s.outbox.finish()
 	})
 }
 

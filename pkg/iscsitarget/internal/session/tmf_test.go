@@ -175,14 +175,22 @@ func TestTargetWarmReset(t *testing.T) {
 	}
 }
 
-// TARGET COLD RESET answers, then ends every session.
+// TARGET COLD RESET is answered, then every session ends.
 func TestTargetColdReset(t *testing.T) {
 	st := newSite(t)
 	a, b := st.join(usual()), st.join(usual())
-	b.WaitR2T(b.Start(iscsitest.Command{CDB: iscsitest.Write(2, 1), Out: pattern(3, block), Hold: true}))
-	a.manages(pdu.TMFComplete, pdu.TargetColdReset, iscsitest.LUN(0), 0)
+	hold := st.dev.Hold(iscsitest.WriteAt)
+	b.write1(0, 1)
+	hold.Await(t)
+	reset := a.manageTask(pdu.TargetColdReset, iscsitest.LUN(9), 0)
+	a.silent()
+	hold.Release()
+	if got := a.answered(reset); got != pdu.TMFComplete {
+		t.Errorf("answered %d", got)
+	}
 	a.ExpectClosed()
 	b.ExpectClosed()
+	good(t, st.join(usual()).Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
 }
 
 // ABORT TASK SET leaves the tasks of others alone.

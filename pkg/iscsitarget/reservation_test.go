@@ -3,9 +3,12 @@ package iscsitarget_test
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/raw"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
@@ -20,6 +23,10 @@ const (
 	exclusiveAccess = 3
 	conflict        = 0x18 // RESERVATION CONFLICT
 )
+
+// aptpl is byte 20 of the parameter list of a registration that outlives a power
+// loss.
+const aptpl = 20
 
 // reserveOut is PERSISTENT RESERVE OUT.
 func reserveOut(action, kind byte, key, serviceKey uint64) iscsitest.Command {
@@ -105,6 +112,55 @@ func TestRevokePurges(t *testing.T) {
 	keys := c.Do(iscsitest.Command{CDB: []byte{0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0}, In: 8})
 	good(t, keys)
 	if fmt.Sprintf("%x", keys.Data) != "0000000100000000" {
+		t.Errorf("READ KEYS: %x", keys.Data)
+	}
+}
+
+// With APTPL a reservation is there when another process begins, before its
+// holder logs in.
+func TestReservationOutlivesRestart(t *testing.T) {
+	const other = "iqn.2026-11.io.example:other"
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onDisk := func(c iscsitest.Command) iscsitest.Command {
+		c.LUN = iscsitest.LUN(1)
+		return c
+	}
+	begin := func(initiator string) (*iscsitest.Client, func()) {
+		r := newRig(t, iscsitarget.Options{})
+		d, err := raw.Open(path, raw.Options{StateFile: filepath.Join(dir, "state")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.target.AddLUN(1, iscsitarget.LUNConfig{Device: d}); err != nil {
+			t.Fatal(err)
+		}
+		r.permit(iscsitarget.Grant{Initiator: initiator})
+		c := r.dial(1)
+		c.Login(iscsitest.Login{Initiator: initiator, Target: target})
+		c.Do(onDisk(ready())) // the unit attention
+		return c, func() {
+			r.shutDown()
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	a, end := begin(node)
+	register := onDisk(reserveOut(prRegister, 0, 0, 1))
+	register.Out[aptpl] = 1
+	good(t, a.Do(register))
+	good(t, a.Do(onDisk(reserveOut(prReserve, exclusiveAccess, 1, 0))))
+	end()
+	b, end := begin(other)
+	defer end()
+	wantStatus(t, "a read of another", b.Do(onDisk(read(0))), conflict, 0)
+	keys := b.Do(onDisk(iscsitest.Command{CDB: []byte{0x5E, 0, 0, 0, 0, 0, 0, 0, 16, 0}, In: 16}))
+	good(t, keys)
+	if fmt.Sprintf("%x", keys.Data) != "00000000000000080000000000000001" {
 		t.Errorf("READ KEYS: %x", keys.Data)
 	}
 }

@@ -47,7 +47,8 @@ func (d *Device) Usage() (blockdev.Space, error) {
 	if err != nil {
 		return blockdev.Space{}, d.failed("space", 0, 0, err)
 	}
-	return blockdev.Space{Used: st.Blocks * 512, Available: int64(fs.Bavail) * int64(fs.Bsize)}, nil
+	available := int64(fs.Bavail) * int64(fs.Bsize) //nolint:unconvert // 32 bits on some machines
+	return blockdev.Space{Used: st.Blocks * 512, Available: available}, nil
 }
 
 // Prefetch tells the kernel to read [off, off+n) ahead.

@@ -55,16 +55,15 @@ func executeModeSelect(_ context.Context, c Command, params []byte) ([]byte, Sta
 // returns where the pages begin. The descriptor may name the unit's own block
 // length and capacity: neither can be changed.
 func (c *Command) modeHeader(params []byte) (at int, st Status) {
-	header, descriptors, long := modeHeader10, 0, false
+	header, long := modeHeader10, false
 	if c.cdb[0] == 0x15 {
 		header = modeHeader6
 	}
 	if len(params) < header {
 		return 0, check(illegalRequest, ascParameterListLength)
 	}
-	if header == modeHeader6 {
-		descriptors = int(params[3])
-	} else {
+	descriptors := int(params[3])
+	if header == modeHeader10 {
 		descriptors, long = int(binary.BigEndian.Uint16(params[6:])), params[4]&1 != 0
 	}
 	size := 8

@@ -20,8 +20,10 @@ const (
 	prRelease         = 2
 	prPreemptAndAbort = 5
 
-	exclusiveAccess = 3
-	conflict        = 0x18 // RESERVATION CONFLICT
+	exclusiveAccess            = 3
+	exclusiveAccessRegistrants = 6
+
+	conflict = 0x18 // RESERVATION CONFLICT
 )
 
 // aptpl is byte 20 of the parameter list of a registration that outlives a power
@@ -67,13 +69,13 @@ func TestPreemptAndAbortWaitsForIO(t *testing.T) {
 		return err
 	})
 	waits(t, "PREEMPT AND ABORT", done)
-	wantStatus(t, "what comes after", a.Do(ready()), 2, 0x062A05)
 	wantStatus(t, "a read of the preempted", a.Do(read(0)), conflict, 0)
 	hold.Release()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	a.Alive()
+	wantStatus(t, "what comes after", a.Do(ready()), 2, 0x062A05)
+	wantStatus(t, "a read of the preempted", a.Do(read(0)), conflict, 0)
 	good(t, b.Do(read(0)))
 }
 
@@ -162,5 +164,41 @@ func TestReservationOutlivesRestart(t *testing.T) {
 	good(t, keys)
 	if fmt.Sprintf("%x", keys.Data) != "00000000000000080000000000000001" {
 		t.Errorf("READ KEYS: %x", keys.Data)
+	}
+}
+
+// Whatever the preempted port sends at the same time: nothing of it lands once
+// PREEMPT AND ABORT is answered.
+func TestNothingLandsAfterPreemptAndAbort(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	a, b := r.login(1), r.login(2)
+	good(t, b.Do(reserveOut(prRegister, 0, 0, 2)))
+	good(t, b.Do(reserveOut(prReserve, exclusiveAccessRegistrants, 2, 0)))
+	for round := range 100 {
+		good(t, a.Do(reserveOut(prRegister, 0, 0, 1)))
+		good(t, a.Do(write(0, pattern(255, block))))
+		after := make([]byte, block)
+		done := later(t, func() error {
+			res, err := b.TryDo(reserveOut(prPreemptAndAbort, exclusiveAccessRegistrants, 2, 1))
+			if err == nil && res.Status != 0 {
+				err = fmt.Errorf("PREEMPT AND ABORT: %v", res)
+			}
+			if err == nil {
+				_, err = r.disk.ReadAt(after, 0)
+			}
+			return err
+		})
+		for i := range 16 {
+			a.Start(write(0, pattern(byte(i), block)))
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		a.Ready() // and what was sent before has been looked at
+		r.holds(0, after)
+		if t.Failed() {
+			t.Fatalf("round %d", round)
+		}
 	}
 }

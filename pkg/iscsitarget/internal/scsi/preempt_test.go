@@ -33,6 +33,7 @@ func TestPreemptAndAbort(t *testing.T) {
 					t.Error("not preempted yet")
 				}
 				got = ports
+				p.attentions("-", "-", "-") // what is aborted must not take them
 			})
 			p.out(portB, "good", actionPreemptAndAbort, writeExclusive, 0xB, tt.key)
 			if !slices.Equal(got, tt.want) {

@@ -99,18 +99,18 @@ func (w *reserving) takeOver(key uint64) Status {
 }
 
 // preemptAll takes registrations away; false means that none matched.
-func (w *reserving) preemptAll(match func(registration) bool) (matched bool) {
+func (w *reserving) preemptAll(match func(registration) bool) (found bool) {
 	for i := len(w.next.registrations) - 1; i >= 0; i-- {
 		r := w.next.registrations[i]
 		if !match(r) {
 			continue
 		}
-		matched = true
+		found = true
 		w.tell(r, attentionRegistrationsPreempted)
 		if !r.is(w.from) {
 			w.preempted = append(w.preempted, r.Initiator)
 		}
 		w.remove(i)
 	}
-	return matched
+	return found
 }

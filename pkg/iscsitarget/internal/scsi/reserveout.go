@@ -32,7 +32,8 @@ func decodeReserveOut(r request) Command {
 }
 
 // executeReserveOut answers when the commands that PREEMPT AND ABORT aborts
-// have ended.
+// have ended. The nexuses concerned are told afterwards: a command that took the
+// unit attention before would be aborted with it.
 func executeReserveOut(ctx context.Context, c Command, params []byte) ([]byte, Status) {
 	action := c.cdb[1] & 0x1F
 	list, st := parseReserveOut(action, params)
@@ -40,11 +41,15 @@ func executeReserveOut(ctx context.Context, c Command, params []byte) ([]byte, S
 		return nil, st
 	}
 	u := c.itl.unit
-	preempted, st := u.reserveOut(&c, list)
-	if st.code == Good && action == actionPreemptAndAbort && len(preempted) > 0 && u.onPreempt != nil {
-		u.onPreempt(ctx, preempted)
+	w, st := u.reserveOut(&c, list)
+	if st.code != Good {
+		return nil, st
 	}
-	return nil, st
+	if action == actionPreemptAndAbort && len(w.preempted) > 0 && u.onPreempt != nil {
+		u.onPreempt(ctx, w.preempted)
+	}
+	u.notify(w.notices)
+	return nil, StatusGood
 }
 
 // reserveOutList is a parameter list of PERSISTENT RESERVE OUT, of either form
@@ -138,27 +143,26 @@ var reserveActions = [...]func(*reserving) Status{
 	actionRegisterMove:    (*reserving).registerAndMove,
 }
 
-// reserveOut performs a service action: what must persist is on stable storage,
-// then the change is there for all to see, then the nexuses concerned are told.
-func (u *Unit) reserveOut(c *Command, list reserveOutList) (preempted []string, st Status) {
+// reserveOut performs a service action: what must persist is on stable storage
+// before the change is there for all to see.
+func (u *Unit) reserveOut(c *Command, list reserveOutList) (*reserving, Status) {
 	u.reserveMu.Lock()
 	defer u.reserveMu.Unlock()
 	now := u.reservations.Load()
 	if now.reserver != nil { // SPC-2 section 5.5.1: whoever it is
 		return nil, StatusReservationConflict
 	}
-	w := reserving{
+	w := &reserving{
 		from: c.itl.id(), scope: c.cdb[2] >> 4, kind: reservationType(c.cdb[2] & 0x0F), list: list,
 		keeps: u.saves(), attached: u.attachedOf, next: now.copy(),
 	}
-	if st := reserveActions[c.cdb[1]&0x1F](&w); st.code != Good {
+	if st := reserveActions[c.cdb[1]&0x1F](w); st.code != Good {
 		return nil, st
 	}
 	if err := u.commitReservations(&w.next); err != nil {
 		return nil, u.reservationsNotKept(err)
 	}
-	u.notify(w.notices)
-	return w.preempted, StatusGood
+	return w, StatusGood
 }
 
 // attachedOf returns the nexuses of an initiator's ports.

@@ -65,6 +65,9 @@ func (u *Unit) keep(change func(*unitState)) error {
 	next := u.state
 	change(&next)
 	text, err := json.Marshal(next)
+	if string(text) == "{}" {
+		text = nil // nothing to remember: that needs no space
+	}
 	if err == nil {
 		err = u.keeper.SetState(text)
 	}

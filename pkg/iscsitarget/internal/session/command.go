@@ -31,9 +31,11 @@ func (s *Session) scsiCommand(p *pdu.PDU) error {
 	if s.tagInUse(req.ITT) {
 		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
 	}
+	// Who aborts tasks after a reservation has changed must find every one
+	// that the reservation before has let through.
+	s.add(t)
 	t.decode(req, p)
 	s.stats.count(t.cmd.Kind)
-	s.add(t)
 	t.expectData(req, p.Data)
 	return nil
 }
@@ -53,7 +55,18 @@ func (t *task) decode(req pdu.SCSICommand, p *pdu.PDU) {
 	}
 	t.cmd = t.s.nexus.Decode(req.LUN, cdb)
 	if t.cmd.Kind == scsi.Exec {
-		t.ctx, t.cancel = context.WithCancel(t.s.ctx)
+		t.makeCancelable()
+	}
+}
+
+// makeCancelable gives the task a context of its own, which ends with an abort:
+// there may have been one already.
+func (t *task) makeCancelable() {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.ctx, t.cancel = context.WithCancel(t.s.ctx)
+	if t.aborted.Load() {
+		t.cancel()
 	}
 }
 

@@ -37,8 +37,8 @@ type task struct {
 	// for memory.
 	aborted atomic.Bool
 
-	ctx    context.Context // of an Exec; Background otherwise
-	cancel context.CancelFunc
+	ctx    context.Context    // of an Exec; Background otherwise
+	cancel context.CancelFunc // set under Session.mu
 }
 
 // tagInUse says whether a task with that tag is under way.

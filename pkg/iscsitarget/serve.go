@@ -113,9 +113,7 @@ func sendLogin(c net.Conn, req pdu.LoginRequest, resp login.Response, statSN uin
 	h := resp.PDU.Header()
 	h.SetStatSN(statSN)
 	h.SetWindow(req.CmdSN, req.CmdSN)
-	h.SetDataLen(len(resp.Data))
-	b := append(append(h[:], resp.Data...), make([]byte, pdu.Pad(len(resp.Data)))...)
-	_, err := c.Write(b)
+	_, err := c.Write(pdu.Digests{}.Append(nil, h, resp.Data))
 	return err
 }
 

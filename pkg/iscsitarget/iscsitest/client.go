@@ -72,10 +72,14 @@ func New(tb testing.TB, conn net.Conn) *Client {
 }
 
 // Encode is a PDU as it goes over the wire, without digests.
-func Encode(h pdu.BHS, data []byte) []byte {
-	h.SetDataLen(len(data))
-	b := append(h[:], data...)
-	return append(b, make([]byte, pdu.Pad(len(data)))...)
+func Encode(h pdu.BHS, data []byte) []byte { return pdu.Digests{}.Append(nil, h, data) }
+
+// Encode is a PDU as it goes over this connection's wire, with the digests that
+// were negotiated.
+func (c *Client) Encode(h pdu.BHS, data []byte) []byte { return c.digests().Append(nil, h, data) }
+
+func (c *Client) digests() pdu.Digests {
+	return pdu.Digests{Header: c.full && c.Params.HeaderDigest, Data: c.full && c.Params.DataDigest}
 }
 
 // Send sends a PDU; a connection that is gone fails the test.
@@ -87,7 +91,7 @@ func (c *Client) Send(h pdu.BHS, data []byte) {
 }
 
 // TrySend sends a PDU.
-func (c *Client) TrySend(h pdu.BHS, data []byte) error { return c.SendRaw(Encode(h, data)) }
+func (c *Client) TrySend(h pdu.BHS, data []byte) error { return c.SendRaw(c.Encode(h, data)) }
 
 // SendRaw sends bytes as they are.
 func (c *Client) SendRaw(b []byte) error {
@@ -116,6 +120,9 @@ func (c *Client) TryRecv(timeout time.Duration) (pdu.PDU, error) {
 	p, err := c.reader.Next()
 	if err != nil {
 		return p, err
+	}
+	if p.Damaged {
+		return p, fmt.Errorf("opcode %#02x has a wrong data digest", byte(p.BHS.Opcode()))
 	}
 	p.AHS, p.Data = slices.Clone(p.AHS), slices.Clone(p.Data)
 	return p, c.check(&p)

@@ -82,6 +82,7 @@ func index(pairs []text.Pair, key string) int {
 func (c *Client) Join(p text.Params) {
 	c.Params, c.full = p, true
 	c.ExpCmdSN, c.MaxCmdSN = c.CmdSN, c.CmdSN
+	c.reader.SetDigests(c.digests())
 }
 
 // Login logs in; a refusal fails the test.
@@ -295,7 +296,12 @@ func (c *Client) settle(offered, answer []text.Pair) {
 		v, ok := text.Get(answer, key)
 		return ok && v == "Yes" || !ok && def
 	}
+	crc := func(key string) bool {
+		v, _ := text.Get(answer, key)
+		return v == "CRC32C"
+	}
 	c.Params = text.Params{
+		HeaderDigest: crc("HeaderDigest"), DataDigest: crc("DataDigest"),
 		InitialR2T: yes("InitialR2T", true), ImmediateData: yes("ImmediateData", true),
 		MaxRecvDataSegmentLength: number(offered, "MaxRecvDataSegmentLength", 8192),
 		MaxSendDataSegmentLength: number(answer, "MaxRecvDataSegmentLength", 8192),
@@ -304,4 +310,5 @@ func (c *Client) settle(offered, answer []text.Pair) {
 		MaxOutstandingR2T:        number(answer, "MaxOutstandingR2T", 1),
 	}
 	c.Params.FirstBurstLength = min(c.Params.FirstBurstLength, c.Params.MaxBurstLength)
+	c.reader.SetDigests(c.digests())
 }

@@ -2,8 +2,8 @@
 // headers as arrays with named offsets, one struct for each PDU type, and the
 // framer, which alone touches the connection.
 //
-// Not here yet: digests, SNACK, and additional header segments beyond their
-// length (they are read and handed on as bytes).
+// Not here yet: SNACK, and additional header segments beyond their length (they
+// are read and handed on as bytes).
 package pdu
 
 import "encoding/binary"

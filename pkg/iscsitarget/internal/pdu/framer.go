@@ -20,6 +20,8 @@ type PDU struct {
 	BHS  BHS
 	AHS  []byte
 	Data []byte
+	// Damaged: the data digest is wrong. The header may be trusted.
+	Damaged bool
 }
 
 // Reader cuts a byte stream into PDUs. It reads in pieces as large as its
@@ -30,6 +32,8 @@ type Reader struct {
 	at, end int // what is buffered is buf[at:end]
 	maxData int
 	maxAHS  int
+	digests Digests
+	checked bool // the digest of the header at the buffer's start is right
 }
 
 // NewReader reads PDUs with data segments of up to maxData bytes and
@@ -41,10 +45,13 @@ func NewReader(src io.Reader, maxData, maxAHS int) *Reader {
 // SetMaxData changes the longest data segment taken, in bytes.
 func (r *Reader) SetMaxData(n int) { r.maxData = n }
 
+// SetDigests changes which digests the PDUs to come carry.
+func (r *Reader) SetDigests(d Digests) { r.digests = d }
+
 // Buffered says whether a whole PDU is in memory, so that Next would not wait.
 func (r *Reader) Buffered() bool {
-	n, err := r.length()
-	return err != nil || n > 0 && r.end-r.at >= n
+	n, whole, err := r.need()
+	return err != nil || whole && r.end-r.at >= n
 }
 
 // Next reads the next PDU. After an error that is a timeout, Next may be called
@@ -52,11 +59,11 @@ func (r *Reader) Buffered() bool {
 // that the stream ended between two PDUs.
 func (r *Reader) Next() (PDU, error) {
 	for {
-		n, err := r.length()
+		n, whole, err := r.need()
 		if err != nil {
 			return PDU{}, err
 		}
-		if n > 0 && r.end-r.at >= n {
+		if whole && r.end-r.at >= n {
 			return r.cut(n), nil
 		}
 		if err := r.fill(n); err != nil {
@@ -65,35 +72,66 @@ func (r *Reader) Next() (PDU, error) {
 	}
 }
 
-// length is the length of the PDU at the buffer's start, padding included, or 0
-// while its header has not arrived.
-func (r *Reader) length() (int, error) {
+// need is how many bytes must be buffered to go on. They are the whole PDU at
+// the buffer's start, or as much of its header as its length hangs on: a header
+// is not believed before its digest is right.
+func (r *Reader) need() (n int, whole bool, err error) {
 	if r.end-r.at < BHSLen {
-		return 0, nil
+		return BHSLen, false, nil
 	}
 	h := (*BHS)(r.buf[r.at:])
-	if h.DataLen() > r.maxData {
-		return 0, fmt.Errorf("%w: data segment of %d bytes, at most %d taken", ErrTooLong, h.DataLen(), r.maxData)
-	}
 	if h.AHSLen() > r.maxAHS {
-		return 0, fmt.Errorf("%w: additional headers of %d bytes, at most %d taken", ErrTooLong, h.AHSLen(), r.maxAHS)
+		return 0, false, fmt.Errorf("%w: additional headers of %d bytes, at most %d taken", ErrTooLong, h.AHSLen(), r.maxAHS)
 	}
-	return BHSLen + h.AHSLen() + h.DataLen() + Pad(h.DataLen()), nil
+	n = r.headerLen(h)
+	if r.digests.Header && !r.checked {
+		if r.end-r.at < n {
+			return n, false, nil
+		}
+		b := r.buf[r.at : r.at+n]
+		if end := n - DigestLen; Digest(b[:end]) != [DigestLen]byte(b[end:]) {
+			return 0, false, ErrHeaderDigest
+		}
+		r.checked = true
+	}
+	if h.DataLen() > r.maxData {
+		return 0, false, fmt.Errorf("%w: data segment of %d bytes, at most %d taken", ErrTooLong, h.DataLen(), r.maxData)
+	}
+	n += h.DataLen() + Pad(h.DataLen())
+	if r.digests.Data && h.DataLen() > 0 {
+		n += DigestLen
+	}
+	return n, true, nil
+}
+
+// headerLen is where the data segment begins.
+func (r *Reader) headerLen(h *BHS) int {
+	n := BHSLen + h.AHSLen()
+	if r.digests.Header {
+		n += DigestLen
+	}
+	return n
 }
 
 func (r *Reader) cut(n int) (p PDU) {
 	b := r.buf[r.at : r.at+n]
 	r.at += n
+	r.checked = false
 	p.BHS = BHS(b)
-	ahs := BHSLen + p.BHS.AHSLen()
+	ahs, data := BHSLen+p.BHS.AHSLen(), r.headerLen(&p.BHS)
+	end := data + p.BHS.DataLen()
 	p.AHS = b[BHSLen:ahs:ahs]
-	p.Data = b[ahs : ahs+p.BHS.DataLen() : ahs+p.BHS.DataLen()]
+	p.Data = b[data:end:end]
+	if r.digests.Data && len(p.Data) > 0 {
+		padded := n - DigestLen
+		p.Damaged = Digest(b[data:padded]) != [DigestLen]byte(b[padded:])
+	}
 	return p
 }
 
-// fill reads once; want is the length of the PDU at hand, if known.
+// fill reads once; want is how many bytes must fit into the buffer.
 func (r *Reader) fill(want int) error {
-	if r.at > 0 && (r.at == r.end || len(r.buf)-r.at < max(want, BHSLen)) {
+	if r.at > 0 && (r.at == r.end || len(r.buf)-r.at < want) {
 		r.end = copy(r.buf, r.buf[r.at:r.end])
 		r.at = 0
 	}
@@ -117,7 +155,7 @@ func (r *Reader) fill(want int) error {
 // grow doubles the buffer, up to two PDUs of the longest kind: by then as many
 // bytes have arrived as the old one held.
 func (r *Reader) grow() {
-	limit := 2 * (BHSLen + r.maxAHS + r.maxData + 3)
+	limit := 2 * (BHSLen + r.maxAHS + r.maxData + 3 + 2*DigestLen)
 	b := make([]byte, min(2*len(r.buf), max(limit, len(r.buf)+BHSLen)))
 	r.end = copy(b, r.buf[r.at:r.end])
 	r.at = 0

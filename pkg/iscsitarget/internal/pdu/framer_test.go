@@ -146,7 +146,7 @@ func TestGrowth(t *testing.T) {
 		}
 		whole(t, p, 0, maxData)
 	}
-	if limit := 2 * (BHSLen + 1020 + maxData + 3); len(r.buf) > limit {
+	if limit := 2 * (BHSLen + 1020 + maxData + 3 + 2*DigestLen); len(r.buf) > limit {
 		t.Errorf("%d bytes, limit %d", len(r.buf), limit)
 	}
 }

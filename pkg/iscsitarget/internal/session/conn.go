@@ -90,6 +90,8 @@ func (s *Session) receive(p *pdu.PDU) error {
 	op := p.BHS.Opcode()
 	handle := handlers[op]
 	switch {
+	case p.Damaged:
+		return s.damaged(p)
 	case handle == nil || s.Discovery && !inDiscovery[op]:
 		return s.refuse(p)
 	case op == pdu.OpDataOut || p.BHS.Immediate():
@@ -140,6 +142,20 @@ func (s *Session) hold(p *pdu.PDU) error {
 		return fmt.Errorf("%w: more than %d bytes came before their turn", ErrProtocol, earlyLimit)
 	}
 	s.early[p.BHS.CmdSN()] = &pdu.PDU{BHS: p.BHS, AHS: slices.Clone(p.AHS), Data: slices.Clone(p.Data)}
+	return nil
+}
+
+// damaged rejects and discards a PDU whose data digest is wrong (RFC 7143 section
+// 7.8). It uses up no CmdSN, whether it is a command with immediate data or
+// another request: the initiator may send it again, whole. A Data-Out cannot come
+// again below error recovery level 1, and takes its task with it.
+func (s *Session) damaged(p *pdu.PDU) error {
+	if err := s.reject(pdu.RejectDataDigest, p); err != nil {
+		return err
+	}
+	if p.BHS.Opcode() == pdu.OpDataOut && !s.Discovery {
+		return s.dataOut(p)
+	}
 	return nil
 }
 

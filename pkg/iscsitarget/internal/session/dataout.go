@@ -169,11 +169,9 @@ func (s *Session) dataOut(p *pdu.PDU) error {
 	if t == nil {
 		return nil
 	}
-	if req.DataSN != b.dataSN || int64(req.BufferOffset) != b.start+b.got || int64(len(p.Data)) > b.length-b.got {
-		// DataPDUInOrder and DataSequenceInOrder are Yes: something is
-		// missing. What else comes of this burst is discarded.
+	if st := b.check(req, p); bad(st) {
 		s.mu.Lock()
-		t.fail(scsi.SenseNotEnoughUnsolicitedData)
+		t.fail(st)
 		s.mu.Unlock()
 		b.length = 0
 	}
@@ -182,6 +180,21 @@ func (s *Session) dataOut(p *pdu.PDU) error {
 	t.take(b, p.Data, req.Final)
 	t.step(t.finish(scsi.StatusGood))
 	return nil
+}
+
+// check says what is wrong with a Data-Out of the burst. What else comes of the
+// burst then is discarded, and with its end the task may end too: RFC 7143
+// section 7.8 asks a target to wait for all the data that it asked for.
+func (b *burst) check(req pdu.DataOut, p *pdu.PDU) scsi.Status {
+	switch {
+	case p.Damaged:
+		return scsi.SenseProtocolCRC
+	case req.DataSN != b.dataSN || int64(req.BufferOffset) != b.start+b.got || int64(len(p.Data)) > b.length-b.got:
+		// DataPDUInOrder and DataSequenceInOrder are Yes: something is
+		// missing.
+		return scsi.SenseNotEnoughUnsolicitedData
+	}
+	return scsi.StatusGood
 }
 
 // findBurst returns the task and burst that a Data-Out belongs to, with a call

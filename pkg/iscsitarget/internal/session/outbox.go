@@ -15,14 +15,40 @@ const (
 	writeBatch = 256
 )
 
-var padding [3]byte
-
 // outgoing is a PDU on its way: buf, which data lies in, is freed once it is
 // written or dropped.
 type outgoing struct {
 	header pdu.BHS
 	data   []byte
 	buf    *buffer
+	// What run adds: it must stay in memory for as long as it writes.
+	headerDigest [pdu.DigestLen]byte
+	tail         [3 + pdu.DigestLen]byte // padding and data digest
+}
+
+// appendTo adds the PDU's parts to a vectored write. Its header is complete.
+func (p *outgoing) appendTo(vec net.Buffers, d pdu.Digests) net.Buffers {
+	if p.header.Opcode() == pdu.OpLoginResponse {
+		d = pdu.Digests{} // they begin behind it, with full-feature phase
+	}
+	vec = append(vec, p.header[:])
+	if d.Header {
+		p.headerDigest = pdu.Digest(p.header[:])
+		vec = append(vec, p.headerDigest[:])
+	}
+	if len(p.data) == 0 {
+		return vec
+	}
+	vec = append(vec, p.data)
+	n := pdu.Pad(len(p.data))
+	if d.Data {
+		digest := pdu.Digest(p.data, p.tail[:n])
+		n += copy(p.tail[n:], digest[:])
+	}
+	if n > 0 {
+		vec = append(vec, p.tail[:n])
+	}
+	return vec
 }
 
 // sequence says what a PDU does to StatSN (RFC 7143 section 4.2.2.2).
@@ -43,6 +69,7 @@ type outbox struct {
 	conn    net.Conn
 	window  *window
 	timeout time.Duration
+	digests pdu.Digests // of every PDU in full-feature phase
 
 	mu     sync.Mutex
 	change *sync.Cond
@@ -54,8 +81,8 @@ type outbox struct {
 	drain  bool // run ends when the queue is empty
 }
 
-func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration) *outbox {
-	o := &outbox{conn: conn, window: w, statSN: statSN, timeout: timeout}
+func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d pdu.Digests) *outbox {
+	o := &outbox{conn: conn, window: w, statSN: statSN, timeout: timeout, digests: d}
 	o.change = sync.NewCond(&o.mu)
 	return o
 }
@@ -103,7 +130,7 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
 	if seq == takesStatSN {
 		o.statSN++
 	}
-	o.queue = append(o.queue, outgoing{h, data, buf})
+	o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
 	o.bytes += pdu.BHSLen + len(data)
 	o.mu.Unlock()
 	o.change.Broadcast()
@@ -162,13 +189,7 @@ func (o *outbox) write(batch []outgoing, vec *net.Buffers) error {
 			p := &batch[i]
 			// The window is read as late as can be: it only ever opens.
 			p.header.SetWindow(o.window.advertised())
-			*vec = append(*vec, p.header[:])
-			if len(p.data) > 0 {
-				*vec = append(*vec, p.data)
-			}
-			if pad := pdu.Pad(len(p.data)); pad > 0 {
-				*vec = append(*vec, padding[:pad])
-			}
+			*vec = p.appendTo(*vec, o.digests)
 		}
 		if err := o.conn.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
 			return err

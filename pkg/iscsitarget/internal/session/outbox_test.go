@@ -16,7 +16,7 @@ import (
 func sendThrough(t *testing.T, fill func(*outbox)) []pdu.PDU {
 	t.Helper()
 	server, client := net.Pipe()
-	o := newOutbox(server, newWindow(10, 5), 100, time.Second)
+	o := newOutbox(server, newWindow(10, 5), 100, time.Second, pdu.Digests{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := o.run(); err != nil {
@@ -90,7 +90,7 @@ func TestOutboxLimit(t *testing.T) {
 		budget := NewBudget(4 << 20)
 		a := &account{budget: budget, limit: 4 << 20}
 		server, client := net.Pipe()
-		o := newOutbox(server, newWindow(1, 1), 1, time.Minute)
+		o := newOutbox(server, newWindow(1, 1), 1, time.Minute, pdu.Digests{})
 		sent := 0
 		var sender sync.WaitGroup
 		sender.Go(func() {
@@ -123,7 +123,7 @@ func TestOutboxTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &account{budget: NewBudget(1 << 20), limit: 1 << 20}
 		server, client := net.Pipe()
-		o := newOutbox(server, newWindow(1, 1), 1, time.Minute)
+		o := newOutbox(server, newWindow(1, 1), 1, time.Minute, pdu.Digests{})
 		buf := a.tryGet(100)
 		o.send(pdu.DataIn{}.Header(), buf.b, buf, noStatSN)
 		start := time.Now()

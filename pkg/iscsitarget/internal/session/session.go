@@ -10,7 +10,7 @@
 // device: what may block runs on the session's workers (workers.go).
 //
 // Not here yet: several connections in a session, error recovery levels above
-// 0, digests, and task attributes other than SIMPLE.
+// 0, and task attributes other than SIMPLE.
 package session
 
 import (
@@ -159,8 +159,10 @@ func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Ne
 		tasks: map[uint32]*task{}, bursts: map[uint32]*task{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.outbox = newOutbox(conn, s.window, statSN, cfg.WriteTimeout)
+	digests := pdu.Digests{Header: info.Params.HeaderDigest, Data: info.Params.DataDigest}
+	s.outbox = newOutbox(conn, s.window, statSN, cfg.WriteTimeout, digests)
 	reader.SetMaxData(int(info.Params.MaxRecvDataSegmentLength))
+	reader.SetDigests(digests)
 	return s
 }
 

@@ -27,6 +27,9 @@ type Params struct {
 	DefaultTime2Wait         uint32
 	DefaultTime2Retain       uint32
 	ErrorRecoveryLevel       uint32
+	// HeaderDigest and DataDigest: PDUs carry a CRC32C. None is always
+	// taken where an initiator prefers it.
+	HeaderDigest, DataDigest bool
 }
 
 // Defaults is what this target wants. What an initiator does not negotiate
@@ -44,6 +47,8 @@ func Defaults() Params {
 		DefaultTime2Wait:         2,
 		DefaultTime2Retain:       0,
 		ErrorRecoveryLevel:       0,
+		HeaderDigest:             true,
+		DataDigest:               true,
 	}
 }
 
@@ -74,8 +79,8 @@ type rule struct {
 }
 
 var rules = map[string]rule{
-	"HeaderDigest":             {anySession, firstOf("None")},
-	"DataDigest":               {anySession, firstOf("None")},
+	"HeaderDigest":             {anySession, digest(func(p *Params) *bool { return &p.HeaderDigest })},
+	"DataDigest":               {anySession, digest(func(p *Params) *bool { return &p.DataDigest })},
 	"MaxConnections":           {normalOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxConnections })},
 	"InitialR2T":               {normalOnly, either(func(p *Params) *bool { return &p.InitialR2T })},
 	"ImmediateData":            {normalOnly, both(func(p *Params) *bool { return &p.ImmediateData })},
@@ -216,6 +221,23 @@ func boolean(field func(*Params) *bool, pick func(a, b bool) bool) func(*Negotia
 			return "Yes"
 		}
 		return "No"
+	}
+}
+
+// digest answers a list of digests, in the initiator's order of preference, with
+// the first of it that this end has (RFC 7143 section 13.1).
+func digest(field func(*Params) *bool) func(*Negotiator, string) string {
+	return func(n *Negotiator, offered string) string {
+		supported := []string{"None", "CRC32C"}
+		if !*field(&n.own) {
+			supported = supported[:1]
+		}
+		v, ok := Choose(offered, supported)
+		if !ok {
+			return Reject
+		}
+		*field(&n.Params) = v == "CRC32C"
+		return v
 	}
 }
 

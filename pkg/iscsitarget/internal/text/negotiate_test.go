@@ -10,11 +10,16 @@ import (
 // Defaults.
 var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"HeaderDigest", "None", "None", "None"},
-	{"HeaderDigest", "CRC32C,None", "None", "None"},
-	{"HeaderDigest", "CRC32C", Reject, Reject},
+	{"HeaderDigest", "CRC32C,None", "CRC32C", "CRC32C"},
+	{"HeaderDigest", "None,CRC32C", "None", "None"},
+	{"HeaderDigest", "CRC32C", "CRC32C", "CRC32C"},
+	{"HeaderDigest", "MD5,CRC32C,None", "CRC32C", "CRC32C"},
+	{"HeaderDigest", "MD5", Reject, Reject},
 	{"HeaderDigest", "", Reject, Reject},
 	{"DataDigest", "None,CRC32C", "None", "None"},
+	{"DataDigest", "CRC32C,None", "CRC32C", "CRC32C"},
 	{"DataDigest", "none", Reject, Reject},
+	{"DataDigest", "crc32c", Reject, Reject},
 	{"MaxConnections", "1", "1", Irrelevant},
 	{"MaxConnections", "65535", "1", Irrelevant},
 	{"MaxConnections", "0", Reject, Irrelevant},
@@ -132,6 +137,34 @@ func TestOutcome(t *testing.T) {
 	}
 	if got := n.Finish(); got != want {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// An end that wants no digests takes None alone; one that negotiates none has
+// none.
+func TestDigests(t *testing.T) {
+	for _, tt := range []struct {
+		own           bool
+		offered, want string
+		outcome       bool
+	}{
+		{true, "CRC32C,None", "CRC32C", true},
+		{true, "None,CRC32C", "None", false},
+		{false, "CRC32C,None", "None", false},
+		{false, "CRC32C", Reject, false},
+	} {
+		own := Defaults()
+		own.HeaderDigest, own.DataDigest = tt.own, tt.own
+		for _, key := range []string{"HeaderDigest", "DataDigest"} {
+			n := NewNegotiator(own, false)
+			got, err := n.Answer(Pair{key, tt.offered})
+			if err != nil || got != tt.want {
+				t.Errorf("own %t, %s=%s: %q, %v", tt.own, key, tt.offered, got, err)
+			}
+			if p := n.Finish(); p.HeaderDigest != (tt.outcome && key == "HeaderDigest") || p.DataDigest != (tt.outcome && key == "DataDigest") {
+				t.Errorf("own %t, %s=%s: %+v", tt.own, key, tt.offered, p)
+			}
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ func (s *Session) nopOut(p *pdu.PDU) error {
 		return nil // that it came is all there was to know
 	}
 	s.settle(p)
-	data := p.Data[:min(len(p.Data), int(s.Params.MaxSendDataSegmentLength))]
+	data := p.Data[:min(len(p.Data), int(s.maxSend.Load()))]
 	s.outbox.send(pdu.NopIn{LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}.Header(), slices.Clone(data), nil, takesStatSN)
 	return nil
 }

@@ -111,9 +111,12 @@ func (o *outbox) await() {
 
 // post queues a PDU without waiting: for answers whose number is bounded
 // otherwise, and which another session's goroutine may have to send.
-func (o *outbox) post(h pdu.BHS, seq sequence) {
+func (o *outbox) post(h pdu.BHS, seq sequence) { o.postData(h, nil, seq) }
+
+// postData is post with a data segment.
+func (o *outbox) postData(h pdu.BHS, data []byte, seq sequence) {
 	o.mu.Lock()
-	o.add(h, nil, nil, seq)
+	o.add(h, data, nil, seq)
 }
 
 // add queues a PDU and releases o.mu, which is held.

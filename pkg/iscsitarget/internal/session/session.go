@@ -115,14 +115,18 @@ type Session struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
-	swept    time.Time           // reader: when sweep looked last
-	leaving  bool                // reader: a Logout Request was accepted
-	pinged   bool                // reader: a NOP-In of ours is unanswered
-	early    map[uint32]*pdu.PDU // reader: arrived before their turn
-	textLeft []byte              // reader: of a SendTargets answer
+	swept   time.Time           // reader: when sweep looked last
+	leaving bool                // reader: a Logout Request was accepted
+	pinged  bool                // reader: a NOP-In of ours is unanswered
+	early   map[uint32]*pdu.PDU // reader: arrived before their turn
+	text    *exchange           // reader: the text exchange under way
 
 	earlyBytes int         // reader: the data in early
 	loggedOut  atomic.Bool // the answer to a Logout Request is on its way
+	// maxSend is the initiator's MaxRecvDataSegmentLength, in bytes, which
+	// it may change; textBusy: the answer that says so is not out yet.
+	maxSend  atomic.Uint32
+	textBusy atomic.Bool
 
 	mu        sync.Mutex
 	tasks     map[uint32]*task // by initiator task tag
@@ -158,6 +162,7 @@ func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Ne
 		done:   make(chan struct{}), early: map[uint32]*pdu.PDU{},
 		tasks: map[uint32]*task{}, bursts: map[uint32]*task{},
 	}
+	s.maxSend.Store(info.Params.MaxSendDataSegmentLength)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	digests := pdu.Digests{Header: info.Params.HeaderDigest, Data: info.Params.DataDigest}
 	s.outbox = newOutbox(conn, s.window, statSN, cfg.WriteTimeout, digests)

@@ -7,55 +7,109 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
 )
 
-// textTag is the Target Transfer Tag of a text answer that goes on: a
-// connection has one text exchange at a time.
-const textTag = 0x54455854
+const (
+	// maxTextRequest bounds what a chain of requests with the C bit may add
+	// up to, and maxTextAnswer what the keys of an exchange are answered
+	// with, in bytes: an answer cannot be amplified. SendTargets is beside
+	// it, since its answer is as long as there are targets.
+	maxTextRequest = 16 << 10
+	maxTextAnswer  = 8 << 10
+	// maxTextRequests bounds the requests of one exchange that bring text,
+	// or the promise of it: a chain of empty ones ends.
+	maxTextRequests = 32
+)
 
-// textRequest answers a Text Request (RFC 7143 section 11.10): SendTargets, and
-// the next part of an answer that was too long for one PDU. Requests in
-// several parts are not taken: no key of the full-feature phase needs them.
+// exchange is a text exchange under way (RFC 7143 sections 6.4 and 11.10). A
+// connection has one at a time.
+type exchange struct {
+	text.Exchange
+	itt       uint32
+	immediate bool
+	ttt       uint32 // what the next request must have, once we answered
+	requests  int
+	request   []byte // of a chain with the C bit
+	answered  int    // bytes of answers so far, without SendTargets
+	left      []byte // of the answer
+}
+
+// textRequest answers a Text Request (RFC 7143 section 11.10). One without a
+// Target Transfer Tag begins an exchange, whatever was under way; the others
+// must belong to it.
 func (s *Session) textRequest(p *pdu.PDU) error {
 	req := pdu.ParseTextRequest(&p.BHS)
 	s.settle(p)
-	switch {
-	case req.TTT == textTag && len(s.textLeft) > 0 && len(p.Data) == 0:
-		s.textAnswer(req)
-		return nil
-	case req.TTT != pdu.NoTag || req.Continue:
-		s.textLeft = nil
-		return s.reject(pdu.RejectProtocolError, p)
+	if s.textBusy.Load() {
+		return s.reject(pdu.RejectProtocolError, p) // the last one has no answer yet
 	}
-	pairs, err := text.Parse(p.Data)
-	if err != nil {
-		return s.reject(pdu.RejectProtocolError, p)
+	if req.TTT == pdu.NoTag {
+		s.text = &exchange{itt: req.ITT, immediate: req.Immediate}
 	}
-	s.textLeft = text.Encode(s.answer(pairs))
-	s.textAnswer(req)
+	reason := s.takeText(req, p.Data)
+	if reason != 0 {
+		s.text = nil
+		return s.reject(reason, p)
+	}
+	s.sendText(req)
 	return nil
 }
 
-// answer answers the keys of a Text Request in their order.
-func (s *Session) answer(pairs []text.Pair) (out []text.Pair) {
-	for _, p := range pairs {
-		switch p.Key {
-		case "SendTargets":
-			out = append(out, s.sendTargets(p.Value)...)
-		case "InitiatorAlias":
-		default:
-			out = append(out, text.Pair{Key: p.Key, Value: s.answerOther(p)})
-		}
+// takeText takes in what a Text Request says; other than 0 is why it is
+// rejected, and with it the exchange.
+func (s *Session) takeText(req pdu.TextRequest, data []byte) (reason byte) {
+	x := s.text
+	switch {
+	case req.ITT == pdu.NoTag || x == nil || req.ITT != x.itt || req.TTT != pdu.NoTag && req.TTT != x.ttt:
+		return pdu.RejectInvalidField
+	case req.Final && req.Continue || req.Immediate != x.immediate:
+		return pdu.RejectProtocolError
+	case len(x.left) > 0 && (len(data) > 0 || req.Continue):
+		return pdu.RejectProtocolError // nothing new before the answer is out
+	case len(x.left) > 0:
+		return 0
 	}
-	return out
+	if x.requests++; x.requests > maxTextRequests || len(x.request)+len(data) > maxTextRequest {
+		return pdu.RejectLongOperation // no memory for it
+	}
+	x.request = append(x.request, data...)
+	if req.Continue {
+		return 0
+	}
+	pairs, err := text.Parse(x.request)
+	x.request = nil
+	if err != nil || s.answer(x, pairs) != nil {
+		return pdu.RejectProtocolError
+	}
+	return 0
 }
 
-// answerOther: nothing else can be negotiated in full-feature phase. A known
-// key is refused, an unknown one not understood.
-func (s *Session) answerOther(p text.Pair) string {
-	v, err := text.NewNegotiator(s.Params, s.Discovery).Answer(p)
-	if err == nil && v == text.NotUnderstood {
-		return v
+// answer answers the keys of a Text Request in their order. A discovery session
+// takes those with SendTargets alone (RFC 7143 section 4.3).
+func (s *Session) answer(x *exchange, pairs []text.Pair) error {
+	if _, ok := text.Get(pairs, "SendTargets"); s.Discovery && !ok {
+		return fmt.Errorf("%w: no SendTargets in a discovery session", ErrProtocol)
 	}
-	return text.Reject
+	for _, p := range pairs {
+		if err := x.Once(p.Key); err != nil {
+			return err
+		}
+		if p.Key == "SendTargets" {
+			x.left = append(x.left, text.Encode(s.sendTargets(p.Value))...)
+			continue
+		}
+		v := text.Reject
+		if !s.Discovery {
+			v = x.Answer(p)
+		}
+		if v == "" {
+			continue
+		}
+		before := len(x.left)
+		x.left = text.Append(x.left, p.Key, v)
+		if x.answered += len(x.left) - before; x.answered > maxTextAnswer {
+			return fmt.Errorf("%w: more than %d bytes of answers", ErrProtocol, maxTextAnswer)
+		}
+	}
+	return nil
 }
 
 // sendTargets: All is for discovery sessions alone; an empty name means the
@@ -77,16 +131,61 @@ func (s *Session) sendTargets(name string) []text.Pair {
 	return pairs
 }
 
-// textAnswer sends as much of the answer as fits into a PDU.
-func (s *Session) textAnswer(req pdu.TextRequest) {
-	n := min(len(s.textLeft), int(s.Params.MaxSendDataSegmentLength))
-	part := s.textLeft[:n]
-	s.textLeft = s.textLeft[n:]
-	h := pdu.TextResponse{Final: len(s.textLeft) == 0, Continue: len(s.textLeft) > 0, LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}
-	if h.Continue {
-		h.TTT = textTag
+// sendText sends as much of the answer as fits into a PDU (RFC 7143 section
+// 11.11). The exchange ends with the last of it, where the initiator has no more
+// to say either; until then each answer has a tag of its own.
+func (s *Session) sendText(req pdu.TextRequest) {
+	x := s.text
+	n := min(len(x.left), int(s.maxSend.Load()))
+	part := x.left[:n]
+	x.left = x.left[n:]
+	h := pdu.TextResponse{Final: req.Final && len(x.left) == 0, Continue: len(x.left) > 0, LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}
+	if h.Final {
+		s.concludeText(x, h, part)
+		return
 	}
+	s.mu.Lock()
+	x.ttt = s.newTransferTag()
+	s.mu.Unlock()
+	h.TTT = x.ttt
 	s.outbox.send(h.Header(), part, nil, takesStatSN)
+}
+
+// concludeText ends an exchange with its last answer: from then on what it
+// settled holds. Nothing longer than that may follow the answer, so where it is
+// less than before, the answer waits for the reads that are under way.
+func (s *Session) concludeText(x *exchange, h pdu.TextResponse, part []byte) {
+	s.text = nil
+	next := x.MaxRecvDataSegmentLength
+	if next == 0 || next >= s.maxSend.Load() {
+		s.outbox.send(h.Header(), part, nil, takesStatSN)
+		if next != 0 {
+			s.maxSend.Store(next)
+		}
+		return
+	}
+	s.maxSend.Store(next)
+	s.textBusy.Store(true)
+	s.outbox.room()
+	s.behindReads(func() {
+		s.textBusy.Store(false)
+		s.outbox.postData(h.Header(), part, takesStatSN)
+	})
+}
+
+// behindReads runs then when the commands that send data now have ended.
+func (s *Session) behindReads(then func()) {
+	a := &abortion{then: then}
+	a.left.Add(1)
+	s.mu.Lock()
+	for _, t := range s.tasks {
+		if t.expectIn > 0 {
+			a.left.Add(1)
+			t.abortions = append(t.abortions, a)
+		}
+	}
+	s.mu.Unlock()
+	a.one()
 }
 
 // String names the session in logs and errors.

@@ -32,9 +32,9 @@ func (t *task) toSend() int64 { return min(t.cmd.Length, int64(t.expectIn)) }
 // segment is the length of the next Data-In of at most n bytes: it ends where
 // the initiator's MaxRecvDataSegmentLength, a buffer or a burst does.
 func (t *task) segment(n int64) int {
-	p := &t.s.Params
-	burst := int64(p.MaxBurstLength) - t.sent%int64(p.MaxBurstLength)
-	return int(min(n, int64(p.MaxSendDataSegmentLength), maxBuffer, burst))
+	most := int64(t.s.Params.MaxBurstLength)
+	burst := most - t.sent%most
+	return int(min(n, int64(t.s.maxSend.Load()), maxBuffer, burst))
 }
 
 // readInPlace serves a read as far as that needs no waiting; false means that

@@ -39,6 +39,9 @@ type rig struct {
 
 func newRig(t testing.TB, opts iscsitarget.Options) *rig {
 	t.Helper()
+	if opts.LogoutTimeout == 0 {
+		opts.LogoutTimeout = -1 // these clients read what they wait for alone
+	}
 	r := &rig{TB: t, Server: iscsitarget.NewServer(opts)}
 	var err error
 	if r.disk, err = mem.New(16<<20, block); err != nil {

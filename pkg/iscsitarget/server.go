@@ -35,6 +35,9 @@ type Options struct {
 	NopInterval, NopTimeout time.Duration
 	// LoginTimeout bounds a login, 15 s by default.
 	LoginTimeout time.Duration
+	// LogoutTimeout is how long Shutdown waits for initiators to log out,
+	// which it asks them to: 3 s by default. Negative drops them unasked.
+	LogoutTimeout time.Duration
 	// MaxConnections bounds the connections, 4096 by default.
 	MaxConnections int
 	// MemoryBudget bounds the data on its way, in bytes, in each direction:
@@ -76,6 +79,7 @@ func (o *Options) setDefaults() {
 	o.NopInterval = orDefault(o.NopInterval, 10*time.Second)
 	o.NopTimeout = orDefault(o.NopTimeout, 10*time.Second)
 	o.LoginTimeout = orDefault(o.LoginTimeout, 15*time.Second)
+	o.LogoutTimeout = orDefault(o.LogoutTimeout, 3*time.Second)
 	o.MaxConnections = orDefault(o.MaxConnections, 4096)
 	o.MemoryBudget = orDefault(o.MemoryBudget, 64<<20)
 	o.AllowFrom = slices.Clone(o.AllowFrom)
@@ -363,18 +367,16 @@ func statusOf(p *session.Session) SessionStatus {
 }
 
 // Shutdown ends all sessions, waits until every device call of theirs has
-// returned, and flushes the units. Listeners are to be ended first, through the
+// returned, and flushes the units. Initiators are asked to log out and have
+// LogoutTimeout to do so, or half of what ctx leaves, if that is less; called
+// again, Shutdown asks nobody. Listeners are to be ended first, through the
 // context of Serve. When ctx ends first its error is returned and the work goes
 // on.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	for c := range s.conns {
-		_ = c.Close()
-	}
-	s.mu.Unlock()
+	patience := s.patience(ctx)
 	done := make(chan error, 1)
 	go func() {
+		s.end(patience)
 		s.wg.Wait()
 		var errs []error
 		for _, t := range s.Targets() {
@@ -388,4 +390,51 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("sessions still have I/O under way: %w", ctx.Err())
 	}
+}
+
+// patience closes the server to what is new, and says how long the sessions that
+// it has may take to log out.
+func (s *Server) patience(ctx context.Context) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	s.closed = true
+	wait := s.opts.LogoutTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	return wait
+}
+
+// end asks the initiators to log out, where there is patience for it, and closes
+// all connections. Nothing is lost to those that are in no normal session.
+func (s *Server) end(patience time.Duration) {
+	if patience > 0 {
+		s.mu.Lock()
+		for _, c := range s.logins {
+			_ = c.Close()
+		}
+		for _, seat := range s.asking {
+			_ = seat.conn.Close()
+		}
+		s.mu.Unlock()
+		s.requestLogouts(patience)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+}
+
+func (s *Server) requestLogouts(within time.Duration) {
+	var wg sync.WaitGroup
+	for _, t := range s.Targets() {
+		for _, peer := range t.Peers() {
+			wg.Go(func() { peer.RequestLogout(within) })
+		}
+	}
+	wg.Wait()
 }

@@ -259,3 +259,65 @@ func churn(t *testing.T, c *iscsitest.Client, base, n int) {
 		}
 	}
 }
+
+// Shutdown asks the initiators of normal sessions to log out: those that do end
+// well, with what they wrote meanwhile, the others are told that they are dropped.
+func TestShutdownAsksForLogout(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{LogoutTimeout: 2 * time.Second})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	polite, deaf, asking := r.login(1), r.login(2), r.dial(3)
+	asking.Login(iscsitest.Login{Initiator: node})
+	idle := r.dial(4)
+	start := time.Now()
+	done := later(t, func() error { return r.Shutdown(within(t, iscsitest.Timeout)) })
+	for _, c := range []*iscsitest.Client{polite, deaf} {
+		p := c.Expect(pdu.OpAsync)
+		if got := pdu.ParseAsyncMessage(&p.BHS); got != (pdu.AsyncMessage{Event: pdu.AsyncRequestLogout, Parameter3: 2}) {
+			t.Errorf("got %+v", got)
+		}
+	}
+	asking.ExpectClosed()
+	idle.ExpectClosed()
+	good(t, polite.Do(write(0, pattern(1, block))))
+	polite.Send(pdu.LogoutRequest{Immediate: true, ITT: polite.ITT(), CmdSN: polite.CmdSN, ExpStatSN: polite.ExpStatSN}.Header(), nil)
+	polite.Expect(pdu.OpLogoutResponse)
+	polite.ExpectClosed()
+	waits(t, "Shutdown", done)
+	p := deaf.Expect(pdu.OpAsync)
+	if got := pdu.ParseAsyncMessage(&p.BHS); got.Event != pdu.AsyncDropConnection || got.Parameter1 != deaf.CID || got.Parameter3 != 0 {
+		t.Errorf("got %+v", got)
+	}
+	deaf.ExpectClosed()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took < 2*time.Second {
+		t.Errorf("shut down after %v", took)
+	}
+	r.holds(0, pattern(1, block))
+}
+
+// The patience of Shutdown leaves half of its context's time for what comes
+// behind; called again, it has none.
+func TestShutdownInAHurry(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{LogoutTimeout: time.Hour})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	c := r.login(1)
+	if err := r.Shutdown(within(t, 2*time.Second)); err != nil {
+		t.Error(err)
+	}
+	c.ExpectClosed()
+
+	r = newRig(t, iscsitarget.Options{LogoutTimeout: time.Hour})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	c = r.login(1)
+	first := later(t, func() error { return r.Shutdown(context.Background()) })
+	c.Expect(pdu.OpAsync)
+	waits(t, "Shutdown", first)
+	if err := r.Shutdown(within(t, iscsitest.Timeout)); err != nil {
+		t.Error(err)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}

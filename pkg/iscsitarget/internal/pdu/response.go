@@ -285,6 +285,44 @@ func (p R2T) Header() (h BHS) {
 	return h
 }
 
+// The events of an Asynchronous Message (RFC 7143 section 11.9.1) that this
+// target has.
+const (
+	AsyncRequestLogout  = 1 // Parameter3: seconds that the initiator has
+	AsyncDropConnection = 2 // Parameter1: CID, Parameter2: Time2Wait, Parameter3: Time2Retain
+)
+
+// AsyncMessage is an Asynchronous Message (RFC 7143 section 11.9).
+type AsyncMessage struct {
+	Event                              uint8
+	Parameter1, Parameter2, Parameter3 uint16
+}
+
+const (
+	offAsyncEvent = 36
+	offParameter1 = 38
+	offParameter2 = 40
+	offParameter3 = 42
+)
+
+// ParseAsyncMessage reads an Asynchronous Message's header.
+func ParseAsyncMessage(h *BHS) AsyncMessage {
+	return AsyncMessage{
+		Event: h[offAsyncEvent], Parameter1: be.Uint16(h[offParameter1:]),
+		Parameter2: be.Uint16(h[offParameter2:]), Parameter3: be.Uint16(h[offParameter3:]),
+	}
+}
+
+// Header builds the header.
+func (p AsyncMessage) Header() (h BHS) {
+	response(&h, OpAsync, NoTag)
+	h[offAsyncEvent] = p.Event
+	be.PutUint16(h[offParameter1:], p.Parameter1)
+	be.PutUint16(h[offParameter2:], p.Parameter2)
+	be.PutUint16(h[offParameter3:], p.Parameter3)
+	return h
+}
+
 // The reasons of a Reject (RFC 7143 section 11.17.1).
 const (
 	RejectDataDigest       = 0x02

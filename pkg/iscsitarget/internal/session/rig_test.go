@@ -72,7 +72,7 @@ type rig struct {
 func usual() text.Params {
 	return text.Params{
 		ImmediateData: true, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 256 << 10,
-		MaxBurstLength: 1 << 20, FirstBurstLength: 256 << 10, MaxOutstandingR2T: 1,
+		MaxBurstLength: 1 << 20, FirstBurstLength: 256 << 10, MaxOutstandingR2T: 1, DefaultTime2Wait: 2,
 	}
 }
 

@@ -1,0 +1,44 @@
+package session
+
+import (
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+)
+
+// farewell is how long the last message of a session may take to reach the
+// socket: a peer that takes nothing is not waited for.
+const farewell = time.Second
+
+// RequestLogout asks the initiator to log out within a time (RFC 7143 section
+// 11.9.1, event 1). One that does not is told that its connection is dropped
+// (event 2), with nothing kept for it. The connection is closed when RequestLogout
+// returns; Done tells when the session has ended. Until the logout everything is
+// served as before: an initiator may have data to save.
+func (s *Session) RequestLogout(within time.Duration) {
+	// A moment less than a second rounds down: more is not promised than is
+	// waited for.
+	s.outbox.post(pdu.AsyncMessage{Event: pdu.AsyncRequestLogout, Parameter3: uint16(min(within/time.Second, 0xffff))}.Header(), takesStatSN)
+	if s.closes(within) {
+		return
+	}
+	s.outbox.post(pdu.AsyncMessage{
+		Event: pdu.AsyncDropConnection, Parameter1: s.CID, Parameter2: uint16(s.Params.DefaultTime2Wait),
+	}.Header(), takesStatSN)
+	s.outbox.finish()
+	if !s.closes(farewell) {
+		s.Close()
+	}
+}
+
+// closes waits for the end of the connection, which the reader notices.
+func (s *Session) closes(within time.Duration) bool {
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-s.ctx.Done():
+		return true
+	case <-t.C:
+		return false
+	}
+}

@@ -75,6 +75,31 @@ func TestAttackOpcodesBeforeLogin(t *testing.T) {
 	}
 }
 
+// Every other opcode during login is answered with "invalid during login", and the
+// connection is closed.
+func TestAttackOpcodesDuringLogin(t *testing.T) {
+	r := underAttack(t)
+	for op := range pdu.Opcode(64) {
+		if op == pdu.OpLoginRequest {
+			continue
+		}
+		c := r.dial(1)
+		if _, _, err := c.LoginStep(pdu.LoginRequest{CSG: pdu.StageOperational}, []byte(names)); err != nil {
+			t.Fatal(err)
+		}
+		var h pdu.BHS
+		h[0] = byte(op)
+		c.Send(h, []byte("junk"))
+		got := c.ExpectClosed()
+		if len(got) != 1 || got[0].BHS.Opcode() != pdu.OpLoginResponse {
+			t.Fatalf("opcode %#02x: %d PDUs", byte(op), len(got))
+		}
+		if resp := pdu.ParseLoginResponse(&got[0].BHS); resp.Status != pdu.LoginInvalidDuring || resp.ISID != c.ISID || resp.ITT != 1 || got[0].BHS.StatSN() != c.ExpStatSN {
+			t.Fatalf("opcode %#02x: %+v", byte(op), resp)
+		}
+	}
+}
+
 // A PDU that says a length beyond what is taken, or ends early, at each stage of
 // a connection's life.
 func TestAttackLengths(t *testing.T) {

@@ -73,18 +73,24 @@ func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
 	reader := pdu.NewReader(c, login.MaxData, maxAHS)
 	machine := login.New(d, text.Defaults(), portalGroup)
 	var statSN uint32
+	var last pdu.LoginRequest
 	for first := true; ; first = false {
 		p, err := reader.Next()
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case p.BHS.Opcode() != pdu.OpLoginRequest:
+		case p.BHS.Opcode() != pdu.OpLoginRequest && first:
 			return nil, nil, fmt.Errorf("%w: opcode %#02x", errNotLogin, byte(p.BHS.Opcode()))
+		case p.BHS.Opcode() != pdu.OpLoginRequest:
+			// RFC 7143 section 6.3: once login has begun it is answered.
+			err := loginError{pdu.LoginInvalidDuring, fmt.Errorf("opcode %#02x during login", byte(p.BHS.Opcode()))}
+			return nil, nil, errors.Join(err, sendLogin(c, last, login.Refuse(last, pdu.LoginInvalidDuring), statSN))
 		}
 		req := pdu.ParseLoginRequest(&p.BHS)
 		if first {
 			statSN = req.ExpStatSN
 		}
+		last = req
 		resp, done, err := machine.Step(req, p.Data)
 		if err != nil {
 			return nil, nil, errors.Join(loginError{resp.PDU.Status, err}, sendLogin(c, req, resp, statSN))

@@ -168,9 +168,12 @@ func (m *Machine) step(req pdu.LoginRequest, data []byte) (reply []byte, transit
 		return nil, false, err
 	}
 	if m.result.Initiator == "" {
-		if err := m.identify(pairs); err != nil {
-			return nil, false, err
-		}
+		err = m.identify(pairs)
+	} else {
+		err = m.sameIdentity(pairs)
+	}
+	if err != nil {
+		return nil, false, err
 	}
 	answer, err := m.answerAll(pairs)
 	if err != nil {
@@ -247,6 +250,26 @@ func (m *Machine) identify(pairs []text.Pair) error {
 	}
 	m.result.Initiator, m.result.Target, m.creds = strings.ToLower(name), target, creds
 	m.negotiator = text.NewNegotiator(m.own, m.result.Discovery)
+	return nil
+}
+
+// sameIdentity holds later requests to what the first one said. RFC 7143 section
+// 6.3 forbids to declare a key again; initiators that begin each stage with their
+// name, as libiscsi does, are let pass, but not with another one.
+func (m *Machine) sameIdentity(pairs []text.Pair) error {
+	kind := "Normal"
+	if m.result.Discovery {
+		kind = "Discovery"
+	}
+	first := map[string]string{"InitiatorName": m.result.Initiator, "SessionType": strings.ToLower(kind)}
+	if !m.result.Discovery {
+		first["TargetName"] = m.result.Target
+	}
+	for _, p := range pairs {
+		if want, ok := first[p.Key]; ok && strings.ToLower(p.Value) != want {
+			return refuse(pdu.LoginInitiatorError, "%s became %.64q during login", p.Key, p.Value)
+		}
+	}
 	return nil
 }
 

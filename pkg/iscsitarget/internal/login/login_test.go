@@ -187,14 +187,26 @@ func TestDoor(t *testing.T) {
 	k.refused(pdu.LoginNotFound, sec, opn, who)
 	k = begin(t)
 	k.must(sec, 0, "InitiatorName=IQN.2026-11.io.X:I", "TargetName=IQN.2026-11.io.X:T")
-	k.must(sec, opn, "InitiatorName=iqn.other", "TargetName=iqn.other", "SessionType=Discovery")
-	k.must(opn, ffp, "TargetName=iqn.third")
+	k.must(sec, opn, "InitiatorName=iqn.2026-11.io.x:i", "TargetName=iqn.2026-11.io.x:T", "SessionType=Normal")
+	k.must(opn, ffp, "InitiatorName=iqn.2026-11.io.x:i")
 	if k.door.asked != 1 || k.door.initiator != "iqn.2026-11.io.x:i" || k.door.target != "iqn.2026-11.io.x:t" {
 		t.Errorf("%+v", k.door)
 	}
 	if r := k.Result(); r.Initiator != k.door.initiator || r.Target != k.door.target || r.Discovery || r.Proven != -1 {
 		t.Errorf("%+v", r)
 	}
+}
+
+// Whoever logs in, and where, does not change during login.
+func TestIdentityChanges(t *testing.T) {
+	for _, key := range []string{"InitiatorName=iqn.other", "InitiatorName=", "TargetName=iqn.other", "SessionType=Discovery"} {
+		k := begin(t)
+		k.must(sec, opn, who)
+		k.refused(pdu.LoginInitiatorError, opn, ffp, key)
+	}
+	k := begin(t)
+	k.must(sec, opn, "InitiatorName=iqn.i.x", "SessionType=Discovery")
+	k.refused(pdu.LoginInitiatorError, opn, ffp, "SessionType=Normal", "TargetName=iqn.x")
 }
 
 func TestResult(t *testing.T) {

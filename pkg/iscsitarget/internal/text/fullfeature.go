@@ -3,12 +3,11 @@ package text
 import "fmt"
 
 // loginOnly are the keys, beside those of the table of rules, that have no place
-// in an initiator's text in full-feature phase: those of login, and those that a
-// target alone declares (RFC 7143 sections 12 and 13, "Use" and "Senders").
+// in an initiator's text in full-feature phase (RFC 7143 sections 12 and 13, "Use"
+// and "Senders").
 var loginOnly = map[string]bool{
 	"AuthMethod": true, "CHAP_A": true, "CHAP_I": true, "CHAP_C": true, "CHAP_N": true, "CHAP_R": true,
-	"InitiatorName": true, "SessionType": true,
-	"TargetName": true, "TargetAddress": true, "TargetAlias": true, "TargetPortalGroupTag": true,
+	"InitiatorName": true, "SessionType": true, "TargetName": true,
 }
 
 // maxKeys bounds the keys of one exchange in full-feature phase.

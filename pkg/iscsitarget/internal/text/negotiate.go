@@ -95,6 +95,12 @@ var rules = map[string]rule{
 	"DataSequenceInOrder":      {normalOnly, always("Yes")},
 	"TaskReporting":            {normalOnly, firstOf("RFC3720")},
 	"iSCSIProtocolLevel":       {normalOnly, lesser(0, 31, nil)},
+	// SendTargets is for full-feature phase, the others are for targets to
+	// say (RFC 7143 section 13, "Use" and "Senders").
+	"SendTargets":          {anySession, reject},
+	"TargetAddress":        {anySession, reject},
+	"TargetAlias":          {anySession, reject},
+	"TargetPortalGroupTag": {anySession, reject},
 	// Markers are obsolete (RFC 7143 section 13.25).
 	"IFMarker":  {normalOnly, always("No")},
 	"OFMarker":  {normalOnly, always("No")},

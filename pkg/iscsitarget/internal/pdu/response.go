@@ -239,21 +239,33 @@ func (p DataIn) Header() (h BHS) {
 	return h
 }
 
+const (
+	offTime2Wait   = 40
+	offTime2Retain = 42
+)
+
 // LogoutResponse is a Logout Response (RFC 7143 section 11.15).
+// Time2Wait and Time2Retain are seconds, and count only where the response is
+// neither 1 nor that of a session that was closed.
 type LogoutResponse struct {
-	Response uint8 // 0 closed, 1 CID not found, 2 recovery not supported
-	ITT      uint32
+	Response               uint8 // 0 closed, 1 CID not found, 2 recovery not supported
+	ITT                    uint32
+	Time2Wait, Time2Retain uint16
 }
 
 // ParseLogoutResponse reads a Logout Response's header.
 func ParseLogoutResponse(h *BHS) LogoutResponse {
-	return LogoutResponse{Response: h[offResponse], ITT: h.ITT()}
+	return LogoutResponse{
+		Response: h[offResponse], ITT: h.ITT(), Time2Wait: be.Uint16(h[offTime2Wait:]), Time2Retain: be.Uint16(h[offTime2Retain:]),
+	}
 }
 
 // Header builds the header.
 func (p LogoutResponse) Header() (h BHS) {
 	response(&h, OpLogoutResponse, p.ITT)
 	h[offResponse] = p.Response
+	be.PutUint16(h[offTime2Wait:], p.Time2Wait)
+	be.PutUint16(h[offTime2Retain:], p.Time2Retain)
 	return h
 }
 

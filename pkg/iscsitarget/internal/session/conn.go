@@ -162,8 +162,11 @@ func (s *Session) damaged(p *pdu.PDU) error {
 // refuse answers a PDU that has no place in this session.
 func (s *Session) refuse(p *pdu.PDU) error {
 	reason := byte(pdu.RejectNotSupported)
-	if p.BHS.Opcode() == pdu.OpLoginRequest || s.Discovery {
+	switch {
+	case p.BHS.Opcode() == pdu.OpLoginRequest || s.Discovery:
 		reason = pdu.RejectProtocolError
+	case p.BHS.Opcode() == pdu.OpSNACK:
+		reason = pdu.RejectSNACK // there is none below error recovery level 1
 	}
 	if err := s.reject(reason, p); err != nil {
 		return err

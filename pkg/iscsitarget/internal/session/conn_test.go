@@ -24,8 +24,15 @@ func TestOpcodes(t *testing.T) {
 			r.Send(h, []byte("junk"))
 			p := r.Expect(pdu.OpReject)
 			h.SetDataLen(4)
-			if !slices.Equal(p.Data, h[:]) {
-				t.Errorf("Reject with % x, want % x", p.Data, h[:])
+			reason := byte(pdu.RejectNotSupported)
+			switch op {
+			case pdu.OpLoginRequest:
+				reason = pdu.RejectProtocolError
+			case pdu.OpSNACK:
+				reason = pdu.RejectSNACK
+			}
+			if !slices.Equal(p.Data, h[:]) || pdu.ParseReject(&p.BHS).Reason != reason || p.BHS.ITT() != pdu.NoTag {
+				t.Errorf("Reject %#02x with % x, want %#02x with % x", pdu.ParseReject(&p.BHS).Reason, p.Data, reason, h[:])
 			}
 			if op == pdu.OpLoginRequest {
 				r.ExpectClosed()

@@ -21,6 +21,8 @@ func (s *Session) logout(p *pdu.PDU) error {
 	}
 	response := byte(logoutClosed)
 	switch {
+	case s.Discovery && req.Reason != pdu.LogoutCloseSession:
+		return s.reject(pdu.RejectProtocolError, p) // RFC 7143 section 4.3
 	case req.Reason > pdu.LogoutForRecovery:
 		return s.reject(pdu.RejectInvalidField, p)
 	case req.Reason == pdu.LogoutForRecovery:
@@ -29,6 +31,9 @@ func (s *Session) logout(p *pdu.PDU) error {
 		response = logoutNoCID
 	}
 	answer := pdu.LogoutResponse{Response: response, ITT: req.ITT}
+	if response == logoutNoRecovery {
+		answer.Time2Wait = uint16(s.Params.DefaultTime2Wait)
+	}
 	if response != logoutClosed {
 		s.outbox.send(answer.Header(), nil, nil, takesStatSN)
 		return nil

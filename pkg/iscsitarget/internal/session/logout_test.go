@@ -20,19 +20,21 @@ func TestLogout(t *testing.T) {
 		reason   uint8
 		cid      uint16
 		response uint8
+		wait     uint16
 		ends     bool
 	}{
-		{"session", pdu.LogoutCloseSession, 0, logoutClosed, true},
-		{"session, any CID", pdu.LogoutCloseSession, 99, logoutClosed, true},
-		{"connection", pdu.LogoutCloseConnection, 7, logoutClosed, true},
-		{"another connection", pdu.LogoutCloseConnection, 8, logoutNoCID, false},
-		{"recovery", pdu.LogoutForRecovery, 7, logoutNoRecovery, false},
+		{"session", pdu.LogoutCloseSession, 0, logoutClosed, 0, true},
+		{"session, any CID", pdu.LogoutCloseSession, 99, logoutClosed, 0, true},
+		{"connection", pdu.LogoutCloseConnection, 7, logoutClosed, 0, true},
+		{"another connection", pdu.LogoutCloseConnection, 8, logoutNoCID, 0, false},
+		{"recovery", pdu.LogoutForRecovery, 7, logoutNoRecovery, 2, false},
+		{"recovery of another connection", pdu.LogoutForRecovery, 8, logoutNoRecovery, 2, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newSite(t).join(usual())
 			itt := r.logout(tt.reason, tt.cid)
 			p := r.Expect(pdu.OpLogoutResponse)
-			if got := pdu.ParseLogoutResponse(&p.BHS); got.Response != tt.response || got.ITT != itt {
+			if got := pdu.ParseLogoutResponse(&p.BHS); got != (pdu.LogoutResponse{Response: tt.response, ITT: itt, Time2Wait: tt.wait}) {
 				t.Fatalf("got %+v", got)
 			}
 			if !tt.ends {
@@ -44,6 +46,41 @@ func TestLogout(t *testing.T) {
 				t.Errorf("ended with %v", err)
 			}
 		})
+	}
+}
+
+// A discovery session takes the close of the session alone (RFC 7143 section 4.3).
+func TestLogoutOfDiscovery(t *testing.T) {
+	r := newSite(t).join(usual(), func(i *Info) { i.Discovery = true })
+	for _, reason := range []uint8{pdu.LogoutCloseConnection, pdu.LogoutForRecovery, 3} {
+		r.logout(reason, 7)
+		if p := r.Expect(pdu.OpReject); pdu.ParseReject(&p.BHS).Reason != pdu.RejectProtocolError {
+			t.Errorf("reason %#02x", pdu.ParseReject(&p.BHS).Reason)
+		}
+	}
+	r.logout(pdu.LogoutCloseSession, 0)
+	r.Expect(pdu.OpLogoutResponse)
+	r.ExpectClosed()
+}
+
+// A numbered logout waits for its turn, and ends the commands before it.
+func TestLogoutInTurn(t *testing.T) {
+	r := newSite(t).join(usual())
+	first := r.CmdSN
+	r.Send(pdu.LogoutRequest{ITT: r.ITT(), CmdSN: first + 1}.Header(), nil)
+	r.silent()
+	r.Send(r.Header(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block)}, r.ITT()).Header(), pattern(1, block))
+	r.CmdSN += 2
+	var got []pdu.Opcode
+	for _, p := range r.ExpectClosed() {
+		got = append(got, p.BHS.Opcode())
+	}
+	// The write may have ended before the logout, or was ended by it.
+	if n := len(got); n == 0 || got[n-1] != pdu.OpLogoutResponse || n == 2 && got[0] != pdu.OpSCSIResponse || n > 2 {
+		t.Errorf("got %#02x", got)
+	}
+	if err := <-r.ended; !errors.Is(err, ErrLogout) {
+		t.Errorf("ended with %v", err)
 	}
 }
 

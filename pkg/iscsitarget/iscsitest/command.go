@@ -7,7 +7,7 @@ import (
 )
 
 // Command is a SCSI command to run. Of Out, Immediate bytes go in the command's
-// PDU, Unsolicited more behind it unasked, the rest as R2Ts ask; each is cut to
+// PDU, Unsolicited more behind it unasked, the rest as R2Ts ask; each is made
 // what was negotiated unless Reckless is set.
 type Command struct {
 	LUN [8]byte
@@ -127,6 +127,9 @@ func (c *Client) unasked(cmd Command) (immediate, unsolicited int) {
 	}
 	immediate = min(immediate, int(p.FirstBurstLength), int(p.MaxSendDataSegmentLength))
 	unsolicited = min(max(immediate, unsolicited), int(p.FirstBurstLength))
+	if unsolicited > immediate && len(cmd.Out) > int(p.FirstBurstLength) {
+		unsolicited = int(p.FirstBurstLength) // all of it, or none (RFC 7143 section 11.4.7.2)
+	}
 	if p.InitialR2T {
 		unsolicited = immediate
 	}

@@ -251,6 +251,11 @@ func (t *task) closeBurst(b *burst) {
 	if b == t.out.unsolicited {
 		t.out.unsolicited = nil
 		t.out.asked = b.got
+		if b.dataSN > 0 && b.got < b.length && b.length < int64(t.expectOut) {
+			// RFC 7143 section 11.4.7.2: with unsolicited Data-Out all
+			// of the first burst must come, where there is more.
+			t.fail(scsi.SenseNotEnoughUnsolicitedData)
+		}
 	} else {
 		t.out.solicited = nil
 		delete(s.bursts, b.ttt)

@@ -114,6 +114,36 @@ func TestTooMuchUnsolicitedData(t *testing.T) {
 	r.holds(0, make([]byte, 4096))
 }
 
+// With unsolicited Data-Outs the whole of a first burst comes, or what there is;
+// immediate data may be any part of it (RFC 7143 section 11.4.7.2).
+func TestAmountOfUnsolicitedData(t *testing.T) {
+	p := usual()
+	p.FirstBurstLength = 2048
+	for _, tt := range []struct {
+		immediate, unsolicited, n int
+		wrong                     bool
+	}{
+		{512, 0, 4096, false}, {0, 2048, 4096, false}, {512, 1536, 4096, false}, {2048, 0, 4096, false},
+		{0, 512, 4096, true}, {512, 512, 4096, true}, {512, 1024, 4096, true}, {0, 2047, 4096, true},
+		{512, 1024, 2048, false}, {0, 512, 1024, false},
+	} {
+		t.Run(fmt.Sprintf("%d and %d of %d", tt.immediate, tt.unsolicited, tt.n), func(t *testing.T) {
+			r := newSite(t).join(p)
+			out := pattern(1, tt.n)
+			got := r.Do(iscsitest.Command{
+				CDB: iscsitest.Write(0, tt.n/block), Out: out, Reckless: true, Immediate: tt.immediate, Unsolicited: tt.unsolicited,
+			})
+			if tt.wrong {
+				expect(t, got, scsi.CheckCondition, notEnoughUnsolicited)
+				r.holds(0, make([]byte, tt.n))
+				return
+			}
+			good(t, got)
+			r.holds(0, out)
+		})
+	}
+}
+
 // A Data-Out with a wrong number, offset or length fails its command and
 // nothing else; what comes after it in the burst is dropped.
 func TestDataOutWithWrongFields(t *testing.T) {

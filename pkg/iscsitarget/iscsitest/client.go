@@ -224,6 +224,8 @@ func (c *Client) check(p *pdu.PDU) error {
 			return fmt.Errorf("opcode %#02x has StatSN %d, want %d", byte(p.BHS.Opcode()), got, c.ExpStatSN)
 		}
 		c.ExpStatSN++
+	} else if err := c.checkBorrowed(p); err != nil {
+		return err
 	}
 	exp, most := p.BHS.Window()
 	if int32(exp-c.ExpCmdSN) < 0 || int32(most-c.MaxCmdSN) < 0 {
@@ -235,6 +237,19 @@ func (c *Client) check(p *pdu.PDU) error {
 	c.ExpCmdSN, c.MaxCmdSN = exp, most
 	if n := uint32(len(p.Data)); n > c.Params.MaxRecvDataSegmentLength {
 		return fmt.Errorf("data segment of %d bytes, at most %d declared", n, c.Params.MaxRecvDataSegmentLength)
+	}
+	return nil
+}
+
+// checkBorrowed holds a PDU that does not advance StatSN to what its field has: the
+// next one, or nothing in a Data-In without status.
+func (c *Client) checkBorrowed(p *pdu.PDU) error {
+	want := c.ExpStatSN
+	if p.BHS.Opcode() == pdu.OpDataIn {
+		want = 0
+	}
+	if got := p.BHS.StatSN(); got != want {
+		return fmt.Errorf("opcode %#02x has StatSN %d, want %d", byte(p.BHS.Opcode()), got, want)
 	}
 	return nil
 }

@@ -94,8 +94,13 @@ func (s *Session) receive(p *pdu.PDU) error {
 		return s.damaged(p)
 	case handle == nil || s.Discovery && !inDiscovery[op]:
 		return s.refuse(p)
-	case op == pdu.OpDataOut || p.BHS.Immediate():
+	case op == pdu.OpDataOut:
 		return handle(s, p)
+	case p.BHS.Immediate():
+		if err := handle(s, p); err != nil {
+			return err
+		}
+		return s.inTurn(s.waited()) // it may have been an ABORT TASK of what they wait for
 	case op == pdu.OpNopOut && p.BHS.ITT() == pdu.NoTag:
 		return s.reject(pdu.RejectProtocolError, p)
 	}
@@ -108,23 +113,44 @@ func (s *Session) receive(p *pdu.PDU) error {
 	return s.inTurn(p)
 }
 
-// inTurn handles the request that is next, and those that waited for it.
+// inTurn handles the request that is next, if any, and those that waited for it.
 func (s *Session) inTurn(p *pdu.PDU) error {
 	for p != nil {
 		s.window.accept()
-		if err := handlers[p.BHS.Opcode()](s, p); err != nil {
+		if p == forgone {
+			s.window.release()
+		} else if err := handlers[p.BHS.Opcode()](s, p); err != nil {
 			return err
 		}
-		if len(s.early) == 0 {
-			return nil
-		}
-		exp, _ := s.window.advertised()
-		if p = s.early[exp]; p != nil {
-			delete(s.early, exp)
-			s.earlyBytes -= len(p.Data)
-		}
+		p = s.waited()
 	}
 	return nil
+}
+
+// waited returns the request that is next, if it came before its turn.
+func (s *Session) waited() *pdu.PDU {
+	if len(s.early) == 0 {
+		return nil
+	}
+	exp, _ := s.window.advertised()
+	p := s.early[exp]
+	if p != nil {
+		delete(s.early, exp)
+		s.earlyBytes -= len(p.Data)
+	}
+	return p
+}
+
+// forgone stands in early for a command that will not come.
+var forgone = &pdu.PDU{}
+
+// forgo counts a number as received whose command was lost, or waits for its
+// turn: its initiator has aborted it.
+func (s *Session) forgo(cmdSN uint32) {
+	if held := s.early[cmdSN]; held != nil {
+		s.earlyBytes -= len(held.Data)
+	}
+	s.early[cmdSN] = forgone
 }
 
 // earlyLimit bounds the data of requests that came before their turn, in bytes.

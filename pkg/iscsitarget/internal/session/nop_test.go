@@ -44,6 +44,25 @@ func TestNopOutAsAnswer(t *testing.T) {
 	r.Alive()
 }
 
+// The answer has the ping's LUN; a NOP-Out that only says ExpStatSN gets none, and
+// moves no number (RFC 7143 sections 11.18 and 11.19).
+func TestNopOutFields(t *testing.T) {
+	r := newSite(t).join(usual())
+	before := r.ExpStatSN
+	for range 100 {
+		r.Send(pdu.NopOut{Immediate: true, ITT: pdu.NoTag, TTT: pdu.NoTag, CmdSN: r.CmdSN, ExpStatSN: r.ExpStatSN}.Header(), nil)
+	}
+	lun := [8]byte{1, 2, 3, 4, 5, 6, 7, 8}
+	r.Send(pdu.NopOut{Immediate: true, LUN: lun, ITT: 5, TTT: pdu.NoTag, CmdSN: r.CmdSN, ExpStatSN: r.ExpStatSN}.Header(), nil)
+	p := r.Expect(pdu.OpNopIn)
+	if got := pdu.ParseNopIn(&p.BHS); got != (pdu.NopIn{LUN: lun, ITT: 5, TTT: pdu.NoTag}) || p.BHS.StatSN() != before {
+		t.Errorf("StatSN %d, %+v", p.BHS.StatSN(), got)
+	}
+	if exp, _ := p.BHS.Window(); exp != r.CmdSN {
+		t.Errorf("ExpCmdSN %d, CmdSN %d", exp, r.CmdSN)
+	}
+}
+
 // NOP-Out is answered within a second while every worker is stuck in the device.
 func TestNopOutWhileTheDeviceStalls(t *testing.T) {
 	r := newSite(t).join(usual())

@@ -97,11 +97,25 @@ func (s *Session) taskManagement(p *pdu.PDU) error {
 		answer(pdu.TMFNotSupported)
 	case unit == nil && req.Function != pdu.TargetWarmReset && req.Function != pdu.TargetColdReset:
 		answer(pdu.TMFLUNDoesNotExist)
+	case req.Function == pdu.AbortTask && s.missing(req):
+		s.forgo(req.RefCmdSN)
+		answer(pdu.TMFComplete)
 	default:
 		s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
 		perform(s, req, unit, answer)
 	}
 	return nil
+}
+
+// missing: the task to be aborted is not there, but its number is one that has yet
+// to come, and came before the function's. RFC 7143 section 11.6.1 has the number
+// considered received then: without it nothing behind it would have its turn.
+func (s *Session) missing(req pdu.TaskManagement) bool {
+	if s.tagInUse(req.RefTaskTag) || s.window.classify(req.RefCmdSN) == outside || !serialLess(req.RefCmdSN, req.CmdSN) {
+		return false
+	}
+	held := s.early[req.RefCmdSN]
+	return held == nil || held.BHS.ITT() == req.RefTaskTag
 }
 
 // manage counts functions under way; false where there are too many.

@@ -66,6 +66,53 @@ func TestAbortOfNothing(t *testing.T) {
 	r.Alive()
 }
 
+// A command that was lost, or waits for its turn behind one, is aborted by its
+// number: it counts as received, and what comes behind it has its turn.
+func TestAbortOfACommandThatHasNotCome(t *testing.T) {
+	p := usual()
+	p.HeaderDigest, p.DataDigest = true, true
+	r := newSite(t).join(p)
+	first := r.CmdSN
+	lost := r.Header(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block)}, r.ITT())
+	r.damage(lost.Header(), pattern(1, block), 0)
+	r.rejected(lost.Header(), pattern(1, block))
+	r.CmdSN++
+	held := r.write1(1, 2)
+	behind := r.write1(2, 3)
+	r.silent()
+	abort := func(tag, cmdSN, own uint32) uint8 {
+		itt := r.ITT()
+		r.Send(pdu.TaskManagement{Immediate: true, Function: pdu.AbortTask, ITT: itt, RefTaskTag: tag, RefCmdSN: cmdSN, CmdSN: own}.Header(), nil)
+		return r.answered(itt)
+	}
+	for name, tt := range map[string]struct{ tag, cmdSN, own uint32 }{
+		"a number beyond the function's":   {0xdead, r.CmdSN, r.CmdSN},
+		"a number before the window":       {0xdead, first - 1, r.CmdSN},
+		"a number beyond the window":       {0xdead, first + 2*queueDepth, first + 3*queueDepth},
+		"a number of another that is held": {0xdead, first + 1, r.CmdSN},
+	} {
+		if got := abort(tt.tag, tt.cmdSN, tt.own); got != pdu.TMFTaskDoesNotExist {
+			t.Errorf("%s: answered %d", name, got)
+		}
+	}
+	if got := abort(held, first+1, r.CmdSN); got != pdu.TMFComplete {
+		t.Errorf("a command that is held: answered %d", got)
+	}
+	r.silent()
+	if got := abort(lost.ITT, first, r.CmdSN); got != pdu.TMFComplete {
+		t.Errorf("a command that was lost: answered %d", got)
+	}
+	good(t, r.Wait(behind))
+	r.Send(lost.Header(), pattern(1, block)) // too late
+	r.silent()
+	r.holds(0, make([]byte, 2*block))
+	r.holds(2, pattern(3, block))
+	good(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
+	if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != r.CmdSN+queueDepth-1 {
+		t.Errorf("the window is %d..%d, the next number %d", exp, most, r.CmdSN)
+	}
+}
+
 // A task that waits for data is aborted at once; its data, which may be on its
 // way, is dropped, and it gets no status.
 func TestAbortOfATaskThatWaitsForData(t *testing.T) {

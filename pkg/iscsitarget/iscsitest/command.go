@@ -66,6 +66,7 @@ type exchange struct {
 	dataSN uint32 // of the next Data-In
 	burst  uint32 // bytes of the Data-In sequence under way
 	r2tEnd uint32 // where the next R2T must begin
+	served int    // R2Ts that were answered
 }
 
 // Do runs a command to its end.
@@ -270,6 +271,8 @@ func (c *Client) r2t(x *exchange, r pdu.R2T) error {
 		return fmt.Errorf("R2T for %d bytes, MaxBurstLength is %d", r.Length, c.Params.MaxBurstLength)
 	case r.Offset != x.r2tEnd:
 		return fmt.Errorf("R2T from offset %d, want %d", r.Offset, x.r2tEnd)
+	case len(x.result.R2Ts)-x.served >= int(max(c.Params.MaxOutstandingR2T, 1)):
+		return fmt.Errorf("%d R2Ts at once, MaxOutstandingR2T is %d", len(x.result.R2Ts)-x.served+1, c.Params.MaxOutstandingR2T)
 	case r.TTT == pdu.NoTag:
 		return fmt.Errorf("R2T with the reserved tag")
 	}
@@ -285,6 +288,7 @@ func (c *Client) serve(x *exchange, r pdu.R2T) error {
 	if int(r.Offset+r.Length) > len(x.Out) {
 		return fmt.Errorf("R2T for %d bytes from %d of %d", r.Length, r.Offset, len(x.Out))
 	}
+	x.served++
 	return c.sendData(x.itt, r.TTT, x.Out[:r.Offset+r.Length], int(r.Offset))
 }
 

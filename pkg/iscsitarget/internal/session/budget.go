@@ -60,6 +60,21 @@ func (a *account) get(n int, gone *atomic.Bool) *buffer { return a.take(n, gone)
 // tryGet returns nil where get would wait.
 func (a *account) tryGet(n int) *buffer { return a.take(n, nil) }
 
+// tryGetSpare is tryGet; what is spare leaves half of the budget, and of the
+// session's part of it, to those that cannot do without.
+func (a *account) tryGetSpare(n int, spare bool) *buffer {
+	if spare {
+		size := bufferClasses[classOf(n)]
+		a.budget.mu.Lock()
+		short := 2*(a.used+size) > a.limit || 2*(a.budget.used+size) > a.budget.limit
+		a.budget.mu.Unlock()
+		if short {
+			return nil
+		}
+	}
+	return a.tryGet(n)
+}
+
 func (a *account) take(n int, gone *atomic.Bool) *buffer {
 	class := classOf(n)
 	size := bufferClasses[class]

@@ -7,16 +7,22 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 )
 
+// maxR2Ts is how many bursts of one command may be under way at once, where the
+// initiator takes as many R2Ts: what text.Defaults asks for.
+const maxR2Ts = 8
+
 // inbound is the Data-Out side of a task, guarded by Session.mu. Data comes in
 // bursts: one that the initiator sends unasked (immediate and unsolicited
-// data), then those that an R2T asks for, one at a time.
+// data), then those that an R2T asks for, MaxOutstandingR2T at a time.
 type inbound struct {
 	want    int64 // bytes that the command takes
 	asked   int64 // up to here data has come or is asked for
 	stopped bool  // nothing more is asked for
 	r2tSN   uint32
 
-	unsolicited, solicited *burst
+	unsolicited *burst
+	solicited   [maxR2Ts]*burst // those under way; nil is room for one
+	asking      bool            // the R2T of the newest is not sent yet
 	// collect holds the whole parameter list of an Exec; a Write has a
 	// buffer a burst instead.
 	collect *buffer
@@ -24,6 +30,7 @@ type inbound struct {
 
 // burst is one sequence of Data-Out PDUs.
 type burst struct {
+	t      *task
 	ttt    uint32
 	start  int64 // offset of its first byte in the task's data
 	length int64 // bytes that may come
@@ -37,18 +44,41 @@ type burst struct {
 
 // settled: no data is under way and none will be asked for.
 func (in *inbound) settled() bool {
-	return in.unsolicited == nil && in.solicited == nil && (in.stopped || in.asked >= in.want)
+	return in.unsolicited == nil && in.underWay() == 0 && (in.stopped || in.asked >= in.want)
+}
+
+// underWay is how many bursts are asked for and not over.
+func (in *inbound) underWay() (n int) {
+	for _, b := range in.solicited {
+		if b != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// replace puts a burst in the place of another; nil is no burst.
+func (in *inbound) replace(old, b *burst) {
+	for i := range in.solicited {
+		if in.solicited[i] == old {
+			in.solicited[i] = b
+			return
+		}
+	}
 }
 
 // free gives back what the task holds when it ends.
 func (in *inbound) free() {
-	for _, b := range []*burst{in.unsolicited, in.solicited} {
+	if in.unsolicited != nil {
+		in.unsolicited.buf.free()
+	}
+	for _, b := range in.solicited {
 		if b != nil {
 			b.buf.free()
 		}
 	}
 	in.collect.free()
-	in.unsolicited, in.solicited, in.collect = nil, nil, nil
+	in.unsolicited, in.solicited, in.collect = nil, [maxR2Ts]*burst{}, nil
 }
 
 // params is what an Exec collected.
@@ -61,13 +91,18 @@ func (in *inbound) params() []byte {
 
 // overdue: data that the initiator owes has not moved since then.
 func (in *inbound) overdue(since time.Time) bool {
-	for _, b := range []*burst{in.unsolicited, in.solicited} {
-		if b != nil && !b.moved.IsZero() && b.moved.Before(since) {
+	if b := in.unsolicited; b != nil && b.overdue(since) {
+		return true
+	}
+	for _, b := range in.solicited {
+		if b != nil && b.overdue(since) {
 			return true
 		}
 	}
 	return false
 }
+
+func (b *burst) overdue(since time.Time) bool { return !b.moved.IsZero() && b.moved.Before(since) }
 
 // expectData prepares for the Data-Out of a command that was just decoded, and
 // takes in what came with it. The reader calls it, holding the task's call.
@@ -96,7 +131,7 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte) {
 	}
 	b := t.out.unsolicited
 	if b == nil && req.Write && !req.Final {
-		b = &burst{ttt: pdu.NoTag, length: unasked, moved: time.Now()} // to be discarded
+		b = &burst{t: t, ttt: pdu.NoTag, length: unasked, moved: time.Now()} // to be discarded
 		t.out.unsolicited = b
 	}
 	s.mu.Unlock()
@@ -155,7 +190,7 @@ func (t *task) prepare(unasked int64) scsi.Status {
 	t.s.mu.Lock()
 	t.out.collect = collect
 	if unasked > 0 {
-		t.out.unsolicited = &burst{ttt: pdu.NoTag, length: unasked, buf: buf, moved: time.Now()}
+		t.out.unsolicited = &burst{t: t, ttt: pdu.NoTag, length: unasked, buf: buf, moved: time.Now()}
 	}
 	t.s.mu.Unlock()
 	return scsi.StatusGood
@@ -202,22 +237,15 @@ func (b *burst) check(req pdu.DataOut, p *pdu.PDU) scsi.Status {
 func (s *Session) findBurst(req pdu.DataOut) (*task, *burst) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.bursts[req.TTT]
-	if req.TTT == pdu.NoTag {
-		t = s.tasks[req.ITT]
+	b := s.bursts[req.TTT]
+	if req.TTT == pdu.NoTag && s.tasks[req.ITT] != nil {
+		b = s.tasks[req.ITT].out.unsolicited
 	}
-	if t == nil || t.itt != req.ITT || t.aborted.Load() || t.gone {
+	if b == nil || b.t.itt != req.ITT || b.t.aborted.Load() || b.t.gone {
 		return nil, nil
 	}
-	b := t.out.solicited
-	if req.TTT == pdu.NoTag {
-		b = t.out.unsolicited
-	}
-	if b == nil {
-		return nil, nil
-	}
-	t.calls++
-	return t, b
+	b.t.calls++
+	return b.t, b
 }
 
 // take adds data to a burst, and closes the burst with its last PDU.
@@ -257,7 +285,7 @@ func (t *task) closeBurst(b *burst) {
 			t.fail(scsi.SenseNotEnoughUnsolicitedData)
 		}
 	} else {
-		t.out.solicited = nil
+		t.out.replace(b, nil)
 		delete(s.bursts, b.ttt)
 		if b.got < b.length {
 			t.fail(scsi.SenseNotEnoughUnsolicitedData)
@@ -297,43 +325,76 @@ func (t *task) step(complete bool) {
 	t.solicitNext()
 }
 
-// solicitNext asks for the next burst if one is due; where memory is short the
-// granter waits for it.
+// solicitNext asks for the next burst if one is due. Where memory is short the
+// granter waits for it on behalf of a task that has no burst under way; the others
+// ask again when one of theirs is over.
 func (t *task) solicitNext() {
-	t.s.mu.Lock()
-	in := &t.out
-	due := !t.aborted.Load() && !t.gone && in.unsolicited == nil && in.solicited == nil && !in.stopped && in.asked < in.want
-	if due {
-		t.calls++
-		in.solicited = &burst{start: in.asked, length: min(in.want-in.asked, int64(t.s.Params.MaxBurstLength), maxBuffer)}
-		in.asked += in.solicited.length
+	for {
+		b, extra := t.nextBurst()
+		if b == nil {
+			return
+		}
+		if t.out.collect != nil {
+			t.solicit(b, nil)
+			return
+		}
+		if buf := t.s.writes.tryGetSpare(int(b.length), extra); buf != nil {
+			t.solicit(b, buf)
+			return
+		}
+		if !extra {
+			t.s.granter.submit(b)
+			return
+		}
+		if !t.withdraw(b) {
+			return
+		}
 	}
-	t.s.mu.Unlock()
-	if !due {
-		return
-	}
-	if t.out.collect != nil {
-		t.solicit(nil)
-		return
-	}
-	if buf := t.s.writes.tryGet(t.burstLength()); buf != nil {
-		t.solicit(buf)
-		return
-	}
-	t.s.granter.submit(t)
 }
 
-// burstLength is the length in bytes of the burst that is asked for next.
-func (t *task) burstLength() int { return int(t.out.solicited.length) }
+// nextBurst makes the next burst if one is due, and counts a call in that solicit
+// or withdraw ends; extra says that others of the task are under way.
+func (t *task) nextBurst() (b *burst, extra bool) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	in := &t.out
+	n := in.underWay()
+	if t.aborted.Load() || t.gone || in.unsolicited != nil || in.asking || in.stopped || in.asked >= in.want ||
+		n >= min(int(t.s.Params.MaxOutstandingR2T), maxR2Ts) {
+		return nil, false
+	}
+	t.calls++
+	b = &burst{t: t, start: in.asked, length: min(in.want-in.asked, int64(t.s.Params.MaxBurstLength), maxBuffer)}
+	in.asking = true
+	in.asked += b.length
+	in.replace(nil, b)
+	return b, n > 0
+}
 
-// solicit sends the R2T (RFC 7143 section 11.8) for the burst that solicitNext
-// made, which gets buf. It ends the call that solicitNext counted in.
-func (t *task) solicit(buf *buffer) {
+// withdraw takes back a burst that there was no memory for. It returns whether to
+// try again: what was under way may have ended meanwhile, and found that somebody
+// was asking.
+func (t *task) withdraw(b *burst) (again bool) {
+	t.s.mu.Lock()
+	t.out.replace(b, nil)
+	t.out.asking, t.out.asked = false, b.start
+	again = t.out.underWay() == 0
+	t.s.mu.Unlock()
+	if t.finish(scsi.StatusGood) {
+		t.proceed(true)
+		return false
+	}
+	return again
+}
+
+// solicit sends the R2T (RFC 7143 section 11.8) for a burst that nextBurst made,
+// which gets buf. A task that has failed meanwhile asks for nothing more.
+func (t *task) solicit(b *burst, buf *buffer) {
 	s := t.s
 	s.mu.Lock()
-	b := t.out.solicited
-	if t.aborted.Load() || buf == nil && t.out.collect == nil {
-		t.out.stopped, t.out.solicited = true, nil
+	if t.aborted.Load() || t.out.stopped || buf == nil && t.out.collect == nil {
+		t.out.stopped, t.out.asking = true, false
+		t.out.replace(b, nil)
 		s.mu.Unlock()
 		buf.free()
 		t.step(t.finish(scsi.StatusTaskAborted))
@@ -341,11 +402,14 @@ func (t *task) solicit(buf *buffer) {
 	}
 	b.buf = buf
 	b.ttt, b.moved = s.newTransferTag(), time.Now()
-	s.bursts[b.ttt] = t
+	s.bursts[b.ttt] = b
 	h := pdu.R2T{LUN: t.lun, ITT: t.itt, TTT: b.ttt, R2TSN: t.out.r2tSN, Offset: uint32(b.start), Length: uint32(b.length)}
 	t.out.r2tSN++
 	s.mu.Unlock()
 	s.outbox.send(h.Header(), nil, nil, nextStatSN)
+	s.mu.Lock()
+	t.out.asking = false
+	s.mu.Unlock()
 	// The burst may have come, and been written, by now.
 	t.step(t.finish(scsi.StatusGood))
 }

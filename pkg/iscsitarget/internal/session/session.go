@@ -129,8 +129,8 @@ type Session struct {
 	textBusy atomic.Bool
 
 	mu        sync.Mutex
-	tasks     map[uint32]*task // by initiator task tag
-	bursts    map[uint32]*task // by target transfer tag: solicited data under way
+	tasks     map[uint32]*task  // by initiator task tag
+	bursts    map[uint32]*burst // by target transfer tag: solicited data under way
 	nextTTT   uint32
 	immediate int // immediate SCSI commands under way
 	managing  int // task management functions under way
@@ -160,7 +160,7 @@ func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Ne
 		reads:  &account{budget: cfg.ReadBudget, limit: cfg.SessionBudget},
 		writes: &account{budget: cfg.WriteBudget, limit: cfg.SessionBudget},
 		done:   make(chan struct{}), early: map[uint32]*pdu.PDU{},
-		tasks: map[uint32]*task{}, bursts: map[uint32]*task{},
+		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{},
 	}
 	s.maxSend.Store(info.Params.MaxSendDataSegmentLength)
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -124,8 +124,10 @@ func (s *Session) end(t *task, status func()) bool {
 	if t.immediate {
 		s.immediate--
 	}
-	if b := t.out.solicited; b != nil {
-		delete(s.bursts, b.ttt)
+	for _, b := range t.out.solicited {
+		if b != nil {
+			delete(s.bursts, b.ttt)
+		}
 	}
 	t.out.free()
 	s.mu.Unlock()

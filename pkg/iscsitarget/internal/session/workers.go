@@ -81,19 +81,19 @@ func (w *workers) drop() {
 	}
 }
 
-// granter waits for memory on behalf of the tasks whose next burst of Data-Out
-// found none, one after another. It is no worker: workers give back the memory
+// granter waits for memory on behalf of the bursts of Data-Out that found none, one
+// after another. It is no worker: workers give back the memory
 // that it waits for.
 type granter struct {
 	mu      sync.Mutex
-	queue   []*task
+	queue   []*burst
 	running bool
 	wg      sync.WaitGroup
 }
 
-func (g *granter) submit(t *task) {
+func (g *granter) submit(b *burst) {
 	g.mu.Lock()
-	g.queue = append(g.queue, t)
+	g.queue = append(g.queue, b)
 	start := !g.running
 	if start {
 		g.running = true
@@ -114,10 +114,10 @@ func (g *granter) run() {
 			g.mu.Unlock()
 			return
 		}
-		t := g.queue[0]
+		b := g.queue[0]
 		g.queue = g.queue[1:]
 		g.mu.Unlock()
-		t.solicit(t.s.writes.get(t.burstLength(), &t.aborted))
+		b.t.solicit(b, b.t.s.writes.get(int(b.length), &b.t.aborted))
 	}
 }
 
@@ -126,16 +126,16 @@ func (g *granter) wait() { g.wg.Wait() }
 // drop takes aborted tasks out of the queue.
 func (g *granter) drop() {
 	g.mu.Lock()
-	var dropped []*task
-	g.queue = slices.DeleteFunc(g.queue, func(t *task) bool {
-		gone := t.aborted.Load()
+	var dropped []*burst
+	g.queue = slices.DeleteFunc(g.queue, func(b *burst) bool {
+		gone := b.t.aborted.Load()
 		if gone {
-			dropped = append(dropped, t)
+			dropped = append(dropped, b)
 		}
 		return gone
 	})
 	g.mu.Unlock()
-	for _, t := range dropped {
-		t.solicit(nil)
+	for _, b := range dropped {
+		b.t.solicit(b, nil)
 	}
 }

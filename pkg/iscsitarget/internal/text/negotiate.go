@@ -43,7 +43,7 @@ func Defaults() Params {
 		MaxSendDataSegmentLength: 8192,
 		MaxBurstLength:           1 << 20,
 		FirstBurstLength:         64 << 10, // what comes unasked: a full window of it fits a session's memory
-		MaxOutstandingR2T:        1,
+		MaxOutstandingR2T:        8,
 		DefaultTime2Wait:         2,
 		DefaultTime2Retain:       0,
 		ErrorRecoveryLevel:       0,

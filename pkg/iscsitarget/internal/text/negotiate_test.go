@@ -51,7 +51,10 @@ var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"FirstBurstLength", "65536", "65536", Irrelevant},
 	{"FirstBurstLength", "16777215", "65536", Irrelevant},
 	{"FirstBurstLength", "511", Reject, Irrelevant},
-	{"MaxOutstandingR2T", "8", "1", Irrelevant},
+	{"MaxOutstandingR2T", "1", "1", Irrelevant},
+	{"MaxOutstandingR2T", "7", "7", Irrelevant},
+	{"MaxOutstandingR2T", "65535", "8", Irrelevant},
+	{"MaxOutstandingR2T", "65536", Reject, Irrelevant},
 	{"MaxOutstandingR2T", "0", Reject, Irrelevant},
 	{"DefaultTime2Wait", "0", "2", "2"},
 	{"DefaultTime2Wait", "3600", "3600", "3600"},
@@ -137,7 +140,7 @@ func TestOutcome(t *testing.T) {
 	}
 	want := Params{
 		MaxConnections: 1, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 1000, MaxBurstLength: 4096,
-		FirstBurstLength: 4096, MaxOutstandingR2T: 1, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
+		FirstBurstLength: 4096, MaxOutstandingR2T: 8, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
 	}
 	if got := n.Finish(); got != want {
 		t.Errorf("got %+v", got)
@@ -196,7 +199,7 @@ func FuzzNegotiation(f *testing.F) {
 		p := n.Finish()
 		if p.MaxSendDataSegmentLength < 512 || p.MaxSendDataSegmentLength >= 1<<24 || p.MaxBurstLength < 512 ||
 			p.FirstBurstLength < 512 || p.FirstBurstLength > 64<<10 || p.FirstBurstLength > p.MaxBurstLength ||
-			p.MaxOutstandingR2T != 1 || p.MaxConnections != 1 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
+			p.MaxOutstandingR2T < 1 || p.MaxOutstandingR2T > 8 || p.MaxConnections != 1 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -285,3 +285,44 @@ func TestAttackInSession(t *testing.T) {
 	}
 	eventually(t, "the end of the attackers' sessions", func() bool { return len(r.Sessions()) == 1 })
 }
+
+// Digests that are wrong, thousands of them: each damaged PDU is rejected and
+// costs nothing, a damaged header ends its own session alone.
+func TestAttackDigests(t *testing.T) {
+	r := underAttack(t)
+	digested := iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With("HeaderDigest=CRC32C", "DataDigest=CRC32C")}
+	c := r.dial(1)
+	c.Login(digested)
+	c.Ready()
+	data := pattern(1, block)
+	for i := range 2000 {
+		var h pdu.BHS
+		switch i % 3 {
+		case 0:
+			h = c.Header(iscsitest.Command{CDB: iscsitest.Write(5, 1), Out: data}, c.ITT()).Header()
+		case 1:
+			h = pdu.DataOut{Final: true, ITT: c.ITT(), TTT: uint32(i)}.Header()
+		case 2:
+			h = pdu.TextRequest{Final: true, ITT: c.ITT(), TTT: pdu.NoTag, CmdSN: c.CmdSN}.Header()
+		}
+		b := c.Encode(h, data)
+		b[len(b)-1-i%(block+4)] ^= byte(1 << (i % 8))
+		if err := c.SendRaw(b); err != nil {
+			t.Fatal(err)
+		}
+		if p := c.Expect(pdu.OpReject); pdu.ParseReject(&p.BHS).Reason != pdu.RejectDataDigest {
+			t.Fatalf("reason %#02x", pdu.ParseReject(&p.BHS).Reason)
+		}
+	}
+	good(t, c.Do(write(0, data)))
+	r.holds(5, make([]byte, block))
+	for i := range 50 {
+		c := r.dial(2)
+		c.Login(digested)
+		b := c.Encode(pdu.NopOut{Immediate: true, ITT: 1, TTT: pdu.NoTag, CmdSN: c.CmdSN}.Header(), nil)
+		b[i] ^= 1
+		_ = c.SendRaw(append(b, make([]byte, 1024)...)) // for a header that became longer
+		c.ExpectClosed()
+	}
+	c.Alive()
+}

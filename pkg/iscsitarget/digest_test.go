@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
@@ -47,5 +48,33 @@ func TestDigests(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What an initiator asks for in R2Ts at once is granted up to 8, and used.
+func TestOutstandingR2Ts(t *testing.T) {
+	for offer, want := range map[string]uint32{"1": 1, "4": 4, "16": 8} {
+		t.Run(offer, func(t *testing.T) {
+			r := newRig(t, iscsitarget.Options{})
+			r.permit(iscsitarget.Grant{Initiator: node})
+			c := r.dial(1)
+			c.Login(iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With(
+				"MaxOutstandingR2T="+offer, "MaxBurstLength=4096", "FirstBurstLength=512", "HeaderDigest=CRC32C", "DataDigest=CRC32C")})
+			if c.Params.MaxOutstandingR2T != want {
+				t.Errorf("%d R2Ts at once, want %d", c.Params.MaxOutstandingR2T, want)
+			}
+			c.Ready()
+			out := pattern(1, 20*4096)
+			itt := c.Start(iscsitest.Command{CDB: iscsitest.Write(0, len(out)/block), Out: out, Hold: true})
+			asks := []pdu.R2T{c.WaitR2T(itt)}
+			for i := 0; i < 20; i++ {
+				for len(asks) < min(20, i+int(want)) {
+					asks = append(asks, c.WaitR2T(itt))
+				}
+				c.Serve(asks[i])
+			}
+			good(t, c.Wait(itt))
+			r.holds(0, out)
+		})
 	}
 }

@@ -3,8 +3,9 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [SyncWriter], [Recoverer], [VolatileMarker], [StateKeeper]) that
-// a caller finds by type assertion. A [Pool] makes, lists and deletes the volumes of one place and
+// [NowaitReader], [SyncWriter], [Recoverer], [RangeCopier], [Mapper], [Spacer],
+// [Prefetcher], [VolatileMarker], [StateKeeper]) that a caller finds by type
+// assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
 //
 // Offsets and lengths are bytes everywhere. Backends live in the packages
@@ -135,6 +136,20 @@ type Space struct {
 type Prefetcher interface {
 	// Prefetch begins to read [off, off+n) into memory and does not wait.
 	Prefetch(off, n int64) error
+}
+
+// RangeCopier is a Device that can take over a range of another Device of the
+// same backend, or of itself, without the bytes going through the caller.
+type RangeCopier interface {
+	// CopyFrom makes [dstOff, dstOff+n) of this Device read as [srcOff,
+	// srcOff+n) of src does, like a ReadAt of src and a WriteAt of what it
+	// gave: visible to every later ReadAt, stable only after Sync, and a mix
+	// of old and new where it fails. Where the two media or the two ranges
+	// (those of one medium that overlap, for example) do not allow it, it is
+	// ErrCannotCopy, and the caller reads and writes itself. A full medium is
+	// ErrNoSpace; a range past the end of either Device is ErrOutOfRange and
+	// touches nothing, and either of them closed is ErrClosed.
+	CopyFrom(src Device, srcOff, dstOff, n int64) error
 }
 
 // VolatileMarker is a Device that can remember across a power cut that writes

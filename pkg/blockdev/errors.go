@@ -23,6 +23,8 @@ var (
 	ErrOutOfRange = errors.New("out of range")
 	// ErrWouldBlock: the data is not in memory.
 	ErrWouldBlock = errors.New("would block")
+	// ErrCannotCopy: a RangeCopier leaves this copy to its caller.
+	ErrCannotCopy = errors.New("cannot copy from there")
 	// ErrLostWrites: an earlier Sync failed, so writes before it may be
 	// lost.
 	ErrLostWrites = errors.New("writes may have been lost")

@@ -70,3 +70,6 @@ func CheckRange(off, n, size int64) error {
 	}
 	return nil
 }
+
+// Overlap says whether two ranges of n bytes of one medium share a byte.
+func Overlap(a, b, n int64) bool { return n > 0 && a < b+n && b < a+n }

@@ -20,10 +20,11 @@ const (
 	Prefetches                         // blockdev.Prefetcher
 	Spaces                             // blockdev.Spacer
 	Keeps                              // blockdev.StateKeeper
+	Copies                             // blockdev.RangeCopier
 )
 
 // All is every optional interface.
-const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps
+const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps | Copies
 
 // capabilities returns what d offers.
 func capabilities(d blockdev.Device) (c Capability) {
@@ -53,6 +54,9 @@ func capabilities(d blockdev.Device) (c Capability) {
 	}
 	if _, ok := d.(blockdev.StateKeeper); ok {
 		c |= Keeps
+	}
+	if _, ok := d.(blockdev.RangeCopier); ok {
+		c |= Copies
 	}
 	return c
 }
@@ -103,6 +107,9 @@ func (s DeviceSuite) Run(t *testing.T) {
 		{"Prefetch", s.testPrefetch, s.Has&Prefetches == 0},
 		{"State", s.testState, s.Has&Keeps == 0},
 		{"StateInvalid", s.testStateInvalid, s.Has&Keeps == 0},
+		{"CopyFrom", s.testCopy, s.Has&Copies == 0},
+		{"CopyFromBounds", s.testCopyBounds, s.Has&Copies == 0},
+		{"CopyFromClosed", s.testCopyClosed, s.Has&Copies == 0},
 		{"Grow", s.testGrow, s.Grow == nil},
 		{"Reopen", s.testReopen, s.Reopen == nil},
 	}

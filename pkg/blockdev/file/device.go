@@ -33,6 +33,7 @@ var (
 	_ blockdev.SyncWriter     = (*device)(nil)
 	_ blockdev.Zeroer         = (*device)(nil)
 	_ blockdev.Recoverer      = (*device)(nil)
+	_ blockdev.RangeCopier    = (*device)(nil)
 	_ blockdev.Unmapper       = thinDevice{}
 	_ blockdev.Mapper         = thinDevice{}
 	_ blockdev.Spacer         = thinDevice{}

@@ -5,6 +5,7 @@ package mem
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -37,6 +38,7 @@ var (
 	_ blockdev.SyncWriter     = (*Device)(nil)
 	_ blockdev.VolatileMarker = (*Device)(nil)
 	_ blockdev.StateKeeper    = (*Device)(nil)
+	_ blockdev.RangeCopier    = (*Device)(nil)
 )
 
 // New makes a disk of size bytes, a positive multiple of blockSize, which is
@@ -133,6 +135,36 @@ func (d *Device) WriteZeroes(off, n int64) error {
 	}
 	d.each(off, n, func(i, from, to, _ int64) { clear(d.chunk(i)[from:to]) })
 	return nil
+}
+
+// CopyFrom copies from another disk in memory, chunk by chunk.
+func (d *Device) CopyFrom(src blockdev.Device, srcOff, dstOff, n int64) error {
+	from, ok := src.(*Device)
+	if !ok || from == d && blockdev.Overlap(srcOff, dstOff, n) {
+		return fmt.Errorf("mem: %w", blockdev.ErrCannotCopy)
+	}
+	if err := errors.Join(from.admits(srcOff, n), d.admits(dstOff, n)); err != nil {
+		return err
+	}
+	var chunk [chunkSize]byte
+	for n > 0 {
+		part := chunk[:min(n, chunkSize)]
+		if _, err := from.ReadAt(part, srcOff); err != nil {
+			return err
+		}
+		if _, err := d.WriteAt(part, dstOff); err != nil {
+			return err
+		}
+		srcOff, dstOff, n = srcOff+int64(len(part)), dstOff+int64(len(part)), n-int64(len(part))
+	}
+	return nil
+}
+
+// admits is check for a caller that does not hold mu.
+func (d *Device) admits(off, n int64) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.check(off, n)
 }
 
 // Sync succeeds unless FailSync was called.

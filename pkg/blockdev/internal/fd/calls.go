@@ -18,6 +18,8 @@ type Calls struct {
 	DropCache func(fd int) error
 	// Seek is lseek, for holes and data.
 	Seek func(fd int, off int64, whence int) (int64, error)
+	// CopyRange is copy_file_range.
+	CopyRange func(src int, srcOff int64, dst int, dstOff int64, n int) (int, error)
 }
 
 func (c Calls) orKernel() Calls {
@@ -39,6 +41,9 @@ func (c Calls) orKernel() Calls {
 	if c.Seek == nil {
 		c.Seek = unix.Seek
 	}
+	if c.CopyRange == nil {
+		c.CopyRange = copyRange
+	}
 	return c
 }
 
@@ -52,6 +57,10 @@ func writeStable(fd int, p []byte, off int64) (int, error) {
 
 func dropCache(fd int) error {
 	return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+}
+
+func copyRange(src int, srcOff int64, dst int, dstOff int64, n int) (int, error) {
+	return unix.CopyFileRange(src, &srcOff, dst, &dstOff, n, 0)
 }
 
 // isUnsupported says that the file system or the kernel does not know the

@@ -38,6 +38,8 @@ type Device struct {
 	o    Options
 	file *os.File
 	fd   int
+	// rank orders the devices of the process, for whoever holds two of them.
+	rank int64
 	size atomic.Int64
 
 	// life is read-held by every call in flight, so that Close returns
@@ -58,7 +60,11 @@ var (
 	_ blockdev.SyncWriter   = (*Device)(nil)
 	_ blockdev.Recoverer    = (*Device)(nil)
 	_ blockdev.Prefetcher   = (*Device)(nil)
+	_ blockdev.RangeCopier  = (*Device)(nil)
 )
+
+// ranks counts the devices that were made.
+var ranks atomic.Int64
 
 // New makes a Device of f, which it owns from then on.
 func New(f *os.File, o Options) *Device {
@@ -66,7 +72,7 @@ func New(f *os.File, o Options) *Device {
 	o.Alignment = max(o.Alignment, 1)
 	// Fd also puts the file into blocking mode, which regular files and
 	// block devices are in anyway.
-	d := &Device{o: o, file: f, fd: int(f.Fd())}
+	d := &Device{o: o, file: f, fd: int(f.Fd()), rank: ranks.Add(1)}
 	d.size.Store(o.Size)
 	d.stable = newHandles(d.fd)
 	return d

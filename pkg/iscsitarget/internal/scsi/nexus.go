@@ -38,6 +38,8 @@ type itl struct {
 	// lost says that acknowledged writes of this nexus's stage are gone:
 	// every medium access fails until the initiator stages anew.
 	lost atomic.Bool
+	// copies are the third-party copies that were asked for.
+	copies copies
 }
 
 // Detach ends the nexus (I_T nexus loss). Commands that were decoded before

@@ -212,6 +212,15 @@ var allowances = map[string]string{
 	"REPORT TARGET PORT GROUPS":    "AA A AA C",
 	"SET TARGET PORT GROUPS":       "CC A CC C",
 
+	"EXTENDED COPY(LID1)":                "CC A CC C",
+	"EXTENDED COPY(LID4)":                "CC A CC C",
+	"COPY OPERATION ABORT":               "CC A CC C",
+	"RECEIVE COPY STATUS(LID1)":          "CC A CC C",
+	"RECEIVE COPY DATA(LID1)":            "CC A CC C",
+	"RECEIVE COPY OPERATING PARAMETERS":  "CC A CC C",
+	"RECEIVE COPY FAILURE DETAILS(LID1)": "CC A CC C",
+	"RECEIVE COPY STATUS(LID4)":          "CC A CC C",
+
 	"START STOP UNIT":       "CC A CC C",
 	"START STOP UNIT START": "AA A AA C",
 

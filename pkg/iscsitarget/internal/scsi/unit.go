@@ -54,6 +54,7 @@ type Unit struct {
 	mapper     blockdev.Mapper       // nil: cannot tell
 	prefetcher blockdev.Prefetcher   // nil: cannot
 	spacer     blockdev.Spacer       // nil: cannot tell
+	copier     blockdev.RangeCopier  // nil: copies are read and written
 	blockSize  int64
 	blocks     atomic.Int64
 	// power is the power condition that START STOP UNIT set.
@@ -108,6 +109,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	u.mapper, _ = c.Device.(blockdev.Mapper)
 	u.prefetcher, _ = c.Device.(blockdev.Prefetcher)
 	u.spacer, _ = c.Device.(blockdev.Spacer)
+	u.copier, _ = c.Device.(blockdev.RangeCopier)
 	u.blocks.Store(c.Device.Size() / size)
 	if err := u.loadState(); err != nil {
 		return nil, err
@@ -147,6 +149,7 @@ func (u *Unit) Reset() {
 	u.modeMu.Unlock()
 	u.power.Store(powerActive)
 	u.dropReserver(nil)
+	u.forgetCopies()
 	u.establish(attentionDeviceReset)
 }
 

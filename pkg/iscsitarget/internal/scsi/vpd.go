@@ -90,11 +90,9 @@ func serialPage(l *itl) []byte {
 	return b
 }
 
-// identificationPage is page 83h: the unit's names first, then those of the
-// port and of the target device that the nexus goes through.
-func identificationPage(l *itl) []byte {
+// unitDesignators are the names of a logical unit.
+func unitDesignators(c UnitConfig) []byte {
 	var b []byte
-	c := l.unit.config
 	if c.NAA != 0 {
 		naa := binary.BigEndian.AppendUint64(nil, c.NAA)
 		b = appendDesignator(b, codeSetBinary, ofLogicalUnit|designatorNAA, naa)
@@ -105,6 +103,13 @@ func identificationPage(l *itl) []byte {
 		putText(id[8:], c.T10ID)
 		b = appendDesignator(b, codeSetASCII, ofLogicalUnit|designatorT10, id)
 	}
+	return b
+}
+
+// identificationPage is page 83h: the unit's names first, then those of the
+// port and of the target device that the nexus goes through.
+func identificationPage(l *itl) []byte {
+	b := unitDesignators(l.unit.config)
 	n := l.nexus.config
 	if n.TPGT != 0 {
 		port := []byte{0, 0, byte(n.TPGT >> 8), byte(n.TPGT)}

@@ -210,6 +210,7 @@ func (u *Unit) eachStep(ctx context.Context, pass, passes int, f func(at, n int6
 		}
 		n := min(choreStepBytes, size-at)
 		u.guard.own(at, n)
+		u.tokens.changed(at, n)
 		err := f(at, n)
 		u.guard.disown(at, n)
 		if err != nil {

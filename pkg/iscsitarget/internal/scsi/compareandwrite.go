@@ -64,7 +64,7 @@ func (c *Command) compareAndWrite(compare, write []byte) Status {
 	if !bytes.Equal(now, compare) {
 		return check(miscompare, ascMiscompareDuringVerify).withInfo(uint64(firstDifference(now, compare)))
 	}
-	return c.changeAlone(c.offset, func() error {
+	return c.changeAlone(c.offset, c.span, func() error {
 		_, err := u.device.WriteAt(write, c.offset)
 		return err
 	})

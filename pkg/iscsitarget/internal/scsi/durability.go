@@ -48,6 +48,9 @@ type durability struct {
 	// begun and ended count the writes that were volatile when they ended;
 	// stable is the value of begun up to which all of them are stable.
 	begun, ended, stable atomic.Int64
+	// era counts the times that the device was to be recovered: what it shows
+	// may be older since.
+	era atomic.Int64
 	// marked says that the mark on stable storage covers a volatile write of
 	// any attached nexus.
 	marked atomic.Bool

@@ -26,13 +26,17 @@ func decodeExtendedCopy(r request) Command {
 const (
 	actionExtendedCopy1 = 0x00
 	actionExtendedCopy4 = 0x01
+	actionPopulateToken = 0x10
+	actionWriteToken    = 0x11
 	actionCopyAbort     = 0x1C
 
-	actionCopyStatus1 = 0x00
-	actionCopyData    = 0x01
-	actionCopyLimits  = 0x03
-	actionCopyFailure = 0x04
-	actionCopyStatus4 = 0x05
+	actionCopyStatus1  = 0x00
+	actionCopyData     = 0x01
+	actionCopyLimits   = 0x03
+	actionCopyFailure  = 0x04
+	actionTokenInfo    = 0x07
+	actionReportTokens = 0x08
+	actionCopyStatus4  = 0x05
 )
 
 // executeExtendedCopy checks the whole list, and then copies segment by segment.

@@ -33,7 +33,7 @@ func (c *Command) orStep(buffer, p []byte, at int64) Status {
 	for i := range buffer {
 		buffer[i] |= p[i]
 	}
-	return c.changeAlone(at, func() error {
+	return c.changeAlone(at, int64(len(p)), func() error {
 		_, err := u.device.WriteAt(buffer, at)
 		return err
 	})

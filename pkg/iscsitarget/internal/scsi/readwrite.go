@@ -165,6 +165,7 @@ func (c *Command) storeAt(p []byte, at int64) Status {
 	u := c.itl.unit
 	if c.fua && u.syncWriter != nil {
 		u.guard.share(at, int64(len(p)))
+		u.tokens.changed(at, int64(len(p)))
 		err := u.syncWriter.WriteAtSync(p, at)
 		u.guard.unshare(at, int64(len(p)))
 		if err != nil {
@@ -184,12 +185,13 @@ func (c *Command) change(at, n int64, f func() error) Status {
 	g := &c.itl.unit.guard
 	g.share(at, n)
 	defer g.unshare(at, n)
-	return c.changeAlone(at, f)
+	return c.changeAlone(at, n, f)
 }
 
 // changeAlone is change for a caller that has the blocks for itself.
-func (c *Command) changeAlone(at int64, f func() error) Status {
+func (c *Command) changeAlone(at, n int64, f func() error) Status {
 	u := c.itl.unit
+	u.tokens.changed(at, n)
 	if err := u.durability.begin(!c.fua); errors.Is(err, blockdev.ErrNoSpace) {
 		return u.writeFailed(err, at)
 	} else if err != nil {

@@ -19,6 +19,7 @@ func (d *durability) recover() {
 	if !ok {
 		return
 	}
+	d.era.Add(1) // before: who reads what is shown then finds the new era
 	if err := r.Recover(); err != nil {
 		d.logger.Error("The device fails as before", "err", err)
 		return

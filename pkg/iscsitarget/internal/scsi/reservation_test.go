@@ -220,6 +220,10 @@ var allowances = map[string]string{
 	"RECEIVE COPY OPERATING PARAMETERS":  "CC A CC C",
 	"RECEIVE COPY FAILURE DETAILS(LID1)": "CC A CC C",
 	"RECEIVE COPY STATUS(LID4)":          "CC A CC C",
+	"POPULATE TOKEN":                     "CC A CC C",
+	"WRITE USING TOKEN":                  "CC A CC C",
+	"RECEIVE ROD TOKEN INFORMATION":      "CC A CC C",
+	"REPORT ALL ROD TOKENS":              "CC A CC C",
 
 	"START STOP UNIT":       "CC A CC C",
 	"START STOP UNIT START": "AA A AA C",

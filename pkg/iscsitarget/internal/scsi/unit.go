@@ -70,6 +70,7 @@ type Unit struct {
 	accessState atomic.Uint32
 	accessSet   atomic.Bool
 	chores      chores
+	tokens      tokens
 	// clockAhead is how far SET TIMESTAMP put the unit's clock ahead of the
 	// machine's, nil where it did not.
 	clockAhead atomic.Pointer[time.Duration]

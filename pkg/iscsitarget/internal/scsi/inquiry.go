@@ -12,6 +12,7 @@ const (
 	versionSPC4      = 0x06
 	responseFormat   = 0x02
 	hierarchical     = 1 << 4 // HISUP: LUNs are in the format of SAM-5
+	thirdPartyCopy   = 1 << 3 // 3PC: VPD page 8Fh says what
 	commandQueuing   = 1 << 1
 	standardBytes    = 96
 	enableVPD        = 1 << 0
@@ -47,11 +48,11 @@ func (r request) standardInquiry() []byte {
 	b[2] = versionSPC4
 	b[3] = hierarchical | responseFormat
 	b[additionalLength] = standardBytes - additionalLength - 1
-	b[5] = bothTPGS
 	b[7] = commandQueuing
 	var c UnitConfig
 	if r.itl != nil {
 		c = r.itl.unit.config
+		b[5] = bothTPGS | thirdPartyCopy
 	}
 	putText(b[8:16], c.Vendor)
 	putText(b[16:32], c.Product)

@@ -48,6 +48,7 @@ var vpdPages = []vpdPage{
 	{0x86, nil, extendedInquiryPage},
 	{0x87, nil, modePolicyPage},
 	{0x88, nil, portsPage},
+	{0x8F, nil, thirdPartyPage},
 	{0xB0, nil, limitsPage},
 	{0xB1, nil, characteristicsPage},
 	{0xB2, (*Unit).thin, provisioningPage},

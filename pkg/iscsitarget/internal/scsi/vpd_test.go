@@ -16,7 +16,7 @@ func TestVPDPages(t *testing.T) {
 		pages map[string]string
 	}{
 		{"thin, 512", thinDisk{newDisk(64, 512)}, writeThrough, map[string]string{
-			"00": "00 00 0009 00 80 83 86 87 88 B0 B1 B2",
+			"00": "00 00 000A 00 80 83 86 87 88 8F B0 B1 B2",
 			"80": "00 80 0008 73657269616C2D31",
 			"83": `00 83 004C 01 03 00 08 3123456789ABCDEF
 				02 01 00 0C 4353492D49455444 69642D31
@@ -33,7 +33,7 @@ func TestVPDPages(t *testing.T) {
 			"B2": "00 B2 0004 00 E4 02 00",
 		}},
 		{"thick, 4096, nameless", newDisk(64, 4096), bare, map[string]string{
-			"00": "00 00 0007 00 83 86 87 88 B0 B1",
+			"00": "00 00 0008 00 83 86 87 88 8F B0 B1",
 			"83": `00 83 0030 51 94 00 04 00000001 51 95 00 04 00000001
 				53 98 00 10 69716E2E742C742C 3078303030310000
 				53 A8 00 08 69716E2E74 000000`,

@@ -15,8 +15,12 @@ const copyStepBytes = 16 << 20
 // (readsMedium) or write (writesMedium) the unit now, as a READ or a WRITE of the
 // same nexus would be asked: it is the one place where reservations, write
 // protection and lost writes are looked at for a copy, before it begins and
-// again before each step.
+// again before each step. A unit that was taken away meanwhile, or whose nexus is
+// gone, is not reached any more.
 func (l *itl) admitCopy(a access) Status {
+	if !l.nexus.sees(l) {
+		return check(copyAborted, ascCopyTargetNotReachable)
+	}
 	as := [16]byte{0x88} // READ(16)
 	if a >= writesMedium {
 		as[0] = 0x8A // WRITE(16)
@@ -28,6 +32,15 @@ func (l *itl) admitCopy(a access) Status {
 		return st
 	}
 	return l.admit(a)
+}
+
+func (n *Nexus) sees(l *itl) bool {
+	for _, seen := range *n.luns.Load() {
+		if seen == l {
+			return true
+		}
+	}
+	return false
 }
 
 // copyJob moves blocks from one unit to another, or within one, for one nexus.

@@ -3,6 +3,7 @@ package scsi
 import (
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -90,14 +91,14 @@ func copyCDB(action byte, length int) string {
 // copyDisk copies by itself, unless it is told not to.
 type copyDisk struct {
 	*disk
-	calls   *int
+	calls   *atomic.Int64
 	refuses *bool
 }
 
-func newCopyDisk(d *disk) copyDisk { return copyDisk{d, new(int), new(bool)} }
+func newCopyDisk(d *disk) copyDisk { return copyDisk{d, new(atomic.Int64), new(bool)} }
 
 func (d copyDisk) CopyFrom(src blockdev.Device, srcOff, dstOff, n int64) error {
-	*d.calls++
+	d.calls.Add(1)
 	from, ok := src.(copyDisk)
 	if !ok || *d.refuses || from.disk == d.disk && blockdev.Overlap(srcOff, dstOff, n) {
 		return blockdev.ErrCannotCopy

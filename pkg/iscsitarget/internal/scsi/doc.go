@@ -12,10 +12,15 @@
 // changed (reservation.go), so that the question whether a command conflicts
 // takes no lock; each row of the command set says how it is to be answered.
 //
+// Third-party copy is within the logical units that a nexus sees: EXTENDED COPY
+// with block-to-block segments (no padding, no inline or held data) and ROD tokens
+// of the type point in time copy - change vulnerable. Its sense data has no
+// segment pointer and no sense data of the unit that failed.
+//
 // The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no third-party
-// reservations (RESERVE(10) with 3RDPTY), no third-party copy, no protection
-// information, no NACA, and the IMMED bits of SYNCHRONIZE CACHE and START STOP
-// UNIT are accepted but the command still answers when the work is done.
+// reservations (RESERVE(10) with 3RDPTY), no protection information, no NACA, and
+// the IMMED bits of SYNCHRONIZE CACHE, START STOP UNIT and third-party copy are
+// accepted but the command still answers when the work is done.
 //
 // What happens to acknowledged writes when the power fails is told in
 // durability.go.

@@ -3,9 +3,13 @@ package scsi
 import (
 	"bytes"
 	"context"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/raw"
 )
 
 // devices are a disk as each kind of device that a copy may meet.
@@ -102,13 +106,13 @@ func TestExtendedCopyOffloads(t *testing.T) {
 	r := newRig(t, d)
 	list := list1(7, 0, nil, blockToBlock(0, 0xFFFF, 0xFFFF, 700, 0, 700))
 	r.expect("good", copyCDB(0, len(list)), list...)
-	if *d.calls != 1 {
-		t.Errorf("%d calls of CopyFrom", *d.calls)
+	if d.calls.Load() != 1 {
+		t.Errorf("%d calls of CopyFrom", d.calls.Load())
 	}
 	*d.refuses = true
 	r.expect("good", copyCDB(0, len(list)), list...)
-	if *d.calls != 2 { // and then no more for this command
-		t.Errorf("%d calls of CopyFrom", *d.calls)
+	if d.calls.Load() != 2 { // and then no more for this command
+		t.Errorf("%d calls of CopyFrom", d.calls.Load())
 	}
 }
 
@@ -346,6 +350,80 @@ func TestExtendedCopyStopsBetweenSteps(t *testing.T) {
 			t.Error(text(st))
 		}
 		holds(t, d, want, 0, nil)
+	}
+}
+
+// A unit that is taken away during a copy is written to no more.
+func TestExtendedCopyEndsWithItsUnit(t *testing.T) {
+	a, b := newDisk(1500, 512), newDisk(1500, 512)
+	copy(b.now, pattern(len(b.now)))
+	want := bytes.Clone(b.now)
+	r := newCopyRig(t, a, b)
+	b.writing = func() { r.inventory.Remove(1) } // while the first step is under way
+	copy(want[:512*512], a.now)
+	list := list1(7, 0, byNAA(naaSecond), blockToBlock(0, 0xFFFF, 0, 1024, 0, 0))
+	r.expect("A/0D02", copyCDB(0, len(list)), list...)
+	holds(t, b, want, 0, nil)
+}
+
+// TestCopiesAtOnce is for the race detector, and for locks taken in two orders.
+func TestCopiesAtOnce(t *testing.T) {
+	r := newCopyRig(t, newCopyDisk(newDisk(1500, 512)), newCopyDisk(newDisk(1500, 512)))
+	up := list1(7, 3<<3, byNAA(naaSecond), blockToBlock(0, 0xFFFF, 0, 1500, 0, 0))
+	up[0] = 0
+	down := list1(0, 3<<3, byNAA(naaSecond), blockToBlock(0, 0, 0xFFFF, 1500, 0, 0))
+	within := list1(0, 3<<3, nil, blockToBlock(0, 0xFFFF, 0xFFFF, 700, 0, 700))
+	populate := populateList(0, 0, 10, 700)
+	both := (*r.nexus.luns.Load())[1]
+	var wg sync.WaitGroup
+	for i, work := range []func(id uint32){
+		func(uint32) { r.do(copyCDB(0, len(up)), up...) },
+		func(uint32) { r.do(copyCDB(0, len(down)), down...) },
+		func(uint32) { r.do(copyCDB(0, len(within)), within...) },
+		func(uint32) { r.do("2A 00 0000000A 00 0004 00", pattern(2048)...) },
+		func(id uint32) {
+			r.do(tokenCDB(0x10, id, len(populate)), populate...)
+			if info, st := r.do(results4CDB(0x84, 0x07, id, 4096)); st.code == Good && len(info) == 550 {
+				list := writeTokenList(0, 0, info[38:], 0, 700)
+				r.doOn(1, tokenCDB(0x11, id, len(list)), list...)
+			}
+		},
+		func(id uint32) { r.do(results4CDB(0x83, 0x1C, id-1, 0)); r.do("84 08 0000000000000000 00001000 00 00") },
+		func(uint32) { r.unit.Reset(); both.unit.Reset() },
+	} {
+		wg.Go(func() {
+			for range 30 {
+				work(uint32(i))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestExtendedCopyOnFiles goes through the kernel's copy.
+func TestExtendedCopyOnFiles(t *testing.T) {
+	var devices [2]blockdev.Device
+	for i := range devices {
+		path := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(path, pattern(1500*512*(i+1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := raw.Open(path, raw.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.Close() })
+		devices[i] = d
+	}
+	r := newCopyRig(t, devices[0], devices[1])
+	list := list1(7, 0, byNAA(naaSecond), joined(blockToBlock(0, 0xFFFF, 0, 1400, 3, 1501), blockToBlock(0, 0, 0, 1000, 0, 500)))
+	r.expect("good", copyCDB(0, len(list)), list...)
+	want := pattern(3000 * 512)
+	copy(want[1501*512:], pattern(1500 * 512)[3*512:1403*512])
+	copy(want[500*512:], bytes.Clone(want[:1000*512]))
+	got := make([]byte, len(want))
+	if _, err := devices[1].ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the medium differs at byte %d (%v)", firstDifference(got, want), err)
 	}
 }
 

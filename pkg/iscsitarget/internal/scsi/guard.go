@@ -35,3 +35,11 @@ func (g *guard) share(at, n int64)   { g.each(at, n, (*sync.RWMutex).RLock) }
 func (g *guard) unshare(at, n int64) { g.each(at, n, (*sync.RWMutex).RUnlock) }
 func (g *guard) own(at, n int64)     { g.each(at, n, (*sync.RWMutex).Lock) }
 func (g *guard) disown(at, n int64)  { g.each(at, n, (*sync.RWMutex).Unlock) }
+
+// wait returns when every change of the range that shared it before is over.
+func (g *guard) wait(at, n int64) {
+	g.each(at, n, func(m *sync.RWMutex) {
+		m.Lock()
+		m.Unlock() //nolint:staticcheck // an empty critical section is all there is to it
+	})
+}

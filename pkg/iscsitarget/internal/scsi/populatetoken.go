@@ -124,16 +124,17 @@ func (u *Unit) parseRanges(p []byte, at int) (ranges []extent, length int64, st 
 	return ranges, length, StatusGood
 }
 
-// makeToken makes a token while no block changes, so that each change is either
-// part of what the token stands for or cancels it.
+// makeToken makes a token, and waits for the changes of its blocks that did not
+// meet it: each change is either part of what the token stands for or cancels it.
 func (l *itl) makeToken(p population) (*rodToken, Status) {
 	u := l.unit
 	t := &rodToken{nexus: l.nexus, extents: p.ranges, length: p.length, timeout: p.timeout}
-	end := u.blocks.Load() * u.blockSize
-	u.guard.own(0, end)
-	defer u.guard.disown(0, end)
 	t.era = u.durability.era.Load()
-	return t, u.tokens.add(t, func(serial uint64) [rodTokenBytes]byte { return u.newTokenText(serial, t.length) })
+	st := u.tokens.add(t, func(serial uint64) [rodTokenBytes]byte { return u.newTokenText(serial, t.length) })
+	for _, e := range p.ranges {
+		u.guard.wait(e.at, e.length)
+	}
+	return t, st
 }
 
 // made notes the outcome of POPULATE TOKEN.

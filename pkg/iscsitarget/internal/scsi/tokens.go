@@ -49,8 +49,7 @@ type tokens struct {
 	serial uint64
 }
 
-// add takes a token in. The caller has the medium for itself: every change is
-// over, or will ask changed.
+// add takes a token in: every change that begins from then on meets it.
 func (k *tokens) add(t *rodToken, text func(serial uint64) [rodTokenBytes]byte) Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()

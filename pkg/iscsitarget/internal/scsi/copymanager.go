@@ -14,6 +14,7 @@ const maxCopies = 16
 // (SPC-4, third-party copy). The fields below mu change while it runs.
 type copyOperation struct {
 	id     uint32
+	named  bool // by id: others cannot be asked for
 	action byte // SERVICE ACTION of the command
 	cancel context.CancelFunc
 
@@ -37,11 +38,12 @@ type copies struct {
 func (c *Command) manage(ctx context.Context, id uint32, named bool, run func(context.Context, *copyOperation) Status) Status {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	op := &copyOperation{id: id, action: c.cdb[1] & 0x1F, cancel: cancel}
-	if named {
-		if st := c.itl.copies.begin(op); st.code != Good {
-			return st
-		}
+	op := &copyOperation{id: id, named: named, action: c.cdb[1] & 0x1F, cancel: cancel}
+	if st := c.itl.copies.begin(op); st.code != Good {
+		return st
+	}
+	if !named {
+		defer c.itl.copies.drop(op)
 	}
 	st := run(ctx, op)
 	op.end(c.inFormat(st))
@@ -53,7 +55,7 @@ func (c *Command) manage(ctx context.Context, id uint32, named bool, run func(co
 func (s *copies) begin(op *copyOperation) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.index(op.id); i >= 0 {
+	if i := s.index(op.id); op.named && i >= 0 {
 		if !s.all[i].isOver() {
 			return check(illegalRequest, ascOperationInProgress)
 		}
@@ -71,7 +73,7 @@ func (s *copies) begin(op *copyOperation) Status {
 }
 
 func (s *copies) index(id uint32) int {
-	return slices.IndexFunc(s.all, func(op *copyOperation) bool { return op.id == id })
+	return slices.IndexFunc(s.all, func(op *copyOperation) bool { return op.named && op.id == id })
 }
 
 // find returns nil where no operation has the list identifier.

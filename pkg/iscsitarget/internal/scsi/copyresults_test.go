@@ -130,11 +130,13 @@ func TestCopiesAtOnceAreBounded(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
 	copies := &(*r.nexus.luns.Load())[0].copies
 	for id := range uint32(maxCopies) {
-		if st := copies.begin(&copyOperation{id: id}); st.code != Good {
+		if st := copies.begin(&copyOperation{id: id, named: true}); st.code != Good {
 			t.Fatal(text(st))
 		}
 	}
 	list := list1(99, 0, nil, blockToBlock(0, 0xFFFF, 0xFFFF, 5, 2, 9))
+	r.expect("busy", copyCDB(0, len(list)), list...)
+	list = list1(0, 3<<3, nil, blockToBlock(0, 0xFFFF, 0xFFFF, 5, 2, 9))
 	r.expect("busy", copyCDB(0, len(list)), list...)
 	r.expect("5/2400 byte 2 bit 7", resultsCDB(0x01, 3)) // in progress
 	r.expect("5/2400 byte 2 bit 7", resultsCDB(0x04, 3))

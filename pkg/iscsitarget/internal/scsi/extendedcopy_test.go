@@ -56,11 +56,18 @@ func TestExtendedCopy(t *testing.T) {
 	}
 }
 
-var anyDisk = newDisk(1, 512)
+var (
+	anyDisk = newDisk(1, 512)
+	// longDisks are what every case of a long copy begins with.
+	longDisks = [2][]byte{newDisk(1500, 512).now, pattern(1500 * 512)}
+)
+
+func longDisk(i int) *disk {
+	return &disk{block: 512, now: bytes.Clone(longDisks[i]), stable: bytes.Clone(longDisks[i]), dirty: map[int]bool{}}
+}
 
 func testCopy(t *testing.T, kind string, action byte, list []byte, within bool, moves [][3]int) {
-	a, b := newDisk(1500, 512), newDisk(1500, 512)
-	copy(b.now, pattern(len(b.now)))
+	a, b := longDisk(0), longDisk(1)
 	r := newCopyRig(t, devices(a)[kind], devices(b)[kind])
 	from := bytes.Clone(a.now)
 	changed, kept := b, a

@@ -211,11 +211,19 @@ func TestTokenIsCancelledWhileInUse(t *testing.T) {
 	r.expect("5/2308", tokenCDB(0x11, 3, len(list)), list...)
 }
 
+// What a unit shows after a recovery may be older than the token.
 func TestTokenOfARecoveredDevice(t *testing.T) {
-	r := newCopyRig(t, newDisk(64, 512), newDisk(64, 512))
-	token := r.populate(10, 4)
-	r.unit.durability.era.Add(1)
-	r.useToken("5/2308", 0, 0, token, 0, 4)
+	m, state := newStickyMachine(t)
+	m.on(m.nexus, "good", writeOne)
+	token := m.populate(10, 4)
+	m.disk.syncErr = errDisk
+	m.on(m.nexus, "4/4400", syncAll)
+	m.nexus = m.stage("a", 2)
+	if state.recovers != 1 {
+		t.Fatalf("recovered %d times", state.recovers)
+	}
+	list := writeTokenList(0, 0, token, 30, 4)
+	m.expect("5/2308", tokenCDB(0x11, 3, len(list)), list...)
 }
 
 func TestTokenExpires(t *testing.T) {

@@ -78,12 +78,14 @@ func (j *copyJob) copyRange(ctx context.Context, src, dst, n int64) Status {
 		if st := j.admit(); st.code != Good {
 			return st
 		}
-		size := min(j.stepBytes(), n-done)
+		size, hole := min(j.stepBytes(), n-done), false
 		at := done
 		if backwards {
 			at = n - done - size
+		} else {
+			size, hole = j.look(src+at, size)
 		}
-		st, moved := j.step(src+at, dst+at, size)
+		st, moved := j.step(src+at, dst+at, size, hole)
 		if st.code != Good {
 			return st
 		}
@@ -109,10 +111,39 @@ func (j *copyJob) stepBytes() int64 {
 	return copyStepBytes
 }
 
+// holeBytes is the shortest hole that is looked for, and what steps over holes
+// and data are multiples of, so that no block is cut.
+const holeBytes = 1 << 20
+
+// look says how much of the n bytes at src the next step takes, and whether that
+// is a hole, which stays one in a destination that is thin, too. Where nobody
+// knows it is data.
+func (j *copyJob) look(src, n int64) (size int64, hole bool) {
+	from, to := j.from.unit, j.to.itl.unit
+	if from.mapper == nil || !to.thin() {
+		return n, false
+	}
+	mapped, run, err := from.mapper.Mapped(src)
+	run = min(run, n)
+	switch {
+	case err != nil:
+		return n, false // who reads it is told what is wrong
+	case mapped:
+		return min(n, (run+holeBytes-1)/holeBytes*holeBytes), false
+	case run == n:
+		return n, true
+	case run < holeBytes:
+		return min(n, holeBytes), false
+	}
+	return run / holeBytes * holeBytes, true
+}
+
 // step copies one part; false says that it must be done in smaller ones, by
 // reading and writing.
-func (j *copyJob) step(src, dst, n int64) (st Status, moved bool) {
-	if j.plain || j.to.itl.unit.copier == nil {
+func (j *copyJob) step(src, dst, n int64, hole bool) (st Status, moved bool) {
+	if hole {
+		st = j.to.unmapStep(dst, n)
+	} else if j.plain || j.to.itl.unit.copier == nil {
 		st = j.readAndWrite(src, dst, n)
 	} else if st = j.offload(src, dst, n); j.plain {
 		return st, false

@@ -88,6 +88,28 @@ func copyCDB(action byte, length int) string {
 	return fmt.Sprintf("83 %02X 0000000000000000 %08X 00 00", action, length)
 }
 
+// holeyDisk knows that all of it but the data is a hole, and counts what is read.
+type holeyDisk struct {
+	thinDisk
+	data extent
+	read *int64
+}
+
+func (d holeyDisk) ReadAt(p []byte, off int64) (int, error) {
+	*d.read += int64(len(p))
+	return d.disk.ReadAt(p, off)
+}
+
+func (d holeyDisk) Mapped(off int64) (bool, int64, error) {
+	switch {
+	case off < d.data.at:
+		return false, d.data.at - off, nil
+	case off < d.data.at+d.data.length:
+		return true, d.data.at + d.data.length - off, nil
+	}
+	return false, d.Size() - off, nil
+}
+
 // copyDisk copies by itself, unless it is told not to.
 type copyDisk struct {
 	*disk

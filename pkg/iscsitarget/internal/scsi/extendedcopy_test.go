@@ -434,6 +434,39 @@ func TestExtendedCopyOnFiles(t *testing.T) {
 	}
 }
 
+// Holes are not read; they arrive as zeros in a thin unit, and what is no hole
+// arrives wherever the holes end.
+func TestExtendedCopyOfHoles(t *testing.T) {
+	const size = 6 << 20
+	for _, x := range []struct {
+		data extent
+		read int64 // at most
+	}{
+		{extent{0, 0}, 0},
+		{extent{0, size}, size},
+		{extent{2 << 20, 512}, 1 << 20},
+		{extent{2<<20 + 512, 512}, 1 << 20},
+		{extent{512, 3 << 20}, 4 << 20},
+		{extent{size - 512, 512}, 1 << 20},
+	} {
+		a := &disk{block: 512, now: make([]byte, size)}
+		b := &disk{block: 512, now: bytes.Repeat([]byte{7}, size+512), stable: make([]byte, size+512), dirty: map[int]bool{}}
+		copy(a.now[x.data.at:x.data.at+x.data.length], pattern(size))
+		var read int64
+		r := newCopyRig(t, holeyDisk{thinDisk{a}, x.data, &read}, thinDisk{b})
+		list := list1(7, 0, byNAA(naaSecond), blockToBlock(0, 0xFFFF, 0, size/512, 0, 1))
+		r.expect("good", copyCDB(0, len(list)), list...)
+		want := append(bytes.Repeat([]byte{7}, 512), a.now...)
+		if !bytes.Equal(b.now, want) {
+			t.Errorf("%+v: the medium differs at byte %d", x.data, firstDifference(b.now, want))
+		}
+		if read > x.read {
+			t.Errorf("%+v: %d bytes were read", x.data, read)
+		}
+		r.golden(resultsCDB(0x00, 7), "00000008 01 0001 00 00600000")
+	}
+}
+
 func FuzzCopyList(f *testing.F) {
 	cscds, segments := joined(byNAA(naaFirst), byNAA(naaSecond)), blockToBlock(2, 0, 1, 5, 2, 9)
 	f.Add(list1(7, 0, cscds, segments))

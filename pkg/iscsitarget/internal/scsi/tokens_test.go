@@ -123,7 +123,7 @@ func TestTokenInformation(t *testing.T) {
 		unhex(t, "00000020 11 01 0000 FFFFFFFF 00 00 00 F1 0000000000000006 0000 000000000000 00000000")) {
 		t.Errorf("%s, %x", text(st), data)
 	}
-	r.useToken("5/2304", 0, 0, make4(rodChangeCancels), 20, 6)
+	r.useToken("5/2304", 0, 0, tokenOfType(rodChangeCancels), 20, 6)
 	if data, _ := r.doOn(1, results4CDB(0x84, 0x07, 2, 4096)); data[5] != copyFailed || data[12] != CheckCondition || len(data) != 54 {
 		t.Errorf("after a failure: %x", data)
 	}
@@ -133,8 +133,8 @@ func TestTokenInformation(t *testing.T) {
 	}
 }
 
-// make4 is a token of a type with nothing else right but its length.
-func make4(rod uint32) []byte {
+// tokenOfType is a token of a type with nothing else right but its length.
+func tokenOfType(rod uint32) []byte {
 	b := make([]byte, rodTokenBytes)
 	binary.BigEndian.PutUint32(b, rod)
 	binary.BigEndian.PutUint16(b[6:], rodTokenLength)
@@ -169,7 +169,7 @@ func TestTokenIsCancelledByAChange(t *testing.T) {
 		{"EXTENDED COPY", "83 00 0000000000000000 0000002C 00 00#%d",
 			func(lba int) []byte { return list1(7, 0, nil, blockToBlock(0, 0xFFFF, 0xFFFF, 1, 50, uint64(lba))) }},
 		{"WRITE USING TOKEN", "83 11 00000000 00000009 00000228 00 00#%d",
-			func(lba int) []byte { return writeTokenList(0, 0, make4(rodBlockDeviceZero), uint64(lba), 1) }},
+			func(lba int) []byte { return writeTokenList(0, 0, tokenOfType(rodBlockDeviceZero), uint64(lba), 1) }},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for _, lba := range []struct {
@@ -286,7 +286,7 @@ func TestTokenIsConfined(t *testing.T) {
 	short := bytes.Clone(token)
 	short[7]--
 	r.useToken("5/230A", 0, 0, short, 0, 4)
-	r.useToken("5/2301", 0, 0, make4(0x00010000), 0, 4)
+	r.useToken("5/2301", 0, 0, tokenOfType(0x00010000), 0, 4)
 	hidden := (*r.nexus.luns.Load())[0]
 	r.nexus.change(func(luns map[uint16]*itl) { delete(luns, 0) })
 	r.useToken("5/2304", 0, 0, token, 0, 4)
@@ -310,7 +310,7 @@ func TestZeroToken(t *testing.T) {
 		clear(want[3*512 : 1203*512])
 		clear(want[1499*512:])
 		r := newRig(t, dev, writeThrough)
-		list := writeTokenList(0, 7, make4(rodBlockDeviceZero), 3, 1200, 1499, 1)
+		list := writeTokenList(0, 7, tokenOfType(rodBlockDeviceZero), 3, 1200, 1499, 1)
 		r.expect("good", tokenCDB(0x11, 2, len(list)), list...)
 		d.powerCut()
 		t.Log(kind)
@@ -402,7 +402,7 @@ func TestTokenListsTruncated(t *testing.T) {
 
 func FuzzTokenLists(f *testing.F) {
 	f.Add(populateList(5, rodPointInTime, 10, 4, 1, 1))
-	f.Add(writeTokenList(2, 1, make4(rodBlockDeviceZero), 30, 2, 40, 1))
+	f.Add(writeTokenList(2, 1, tokenOfType(rodBlockDeviceZero), 30, 2, 40, 1))
 	u := newUnit(f, newDisk(64, 512))
 	check := func(t *testing.T, ranges []extent, length int64, st Status) {
 		if st.code != Good && st.sense.key != illegalRequest {

@@ -129,8 +129,12 @@ func TestDamagedHeader(t *testing.T) {
 		}
 		b := bytes.Clone(good[:BHSLen+ahs+DigestLen])
 		b[bit/8] ^= 1 << (bit % 8)
-		r := NewReader(io.MultiReader(bytes.NewReader(b), iotest.ErrReader(errors.New("read on"))), 8192, 1020)
+		// The first header was right: that says nothing about the next.
+		r := NewReader(io.MultiReader(bytes.NewReader(good), bytes.NewReader(b), iotest.ErrReader(errors.New("read on"))), 8192, 1020)
 		r.SetDigests(Digests{Header: true, Data: true})
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
 		for range 2 {
 			if _, err := r.Next(); !errors.Is(err, ErrHeaderDigest) || !r.Buffered() {
 				t.Fatalf("bit %d: %v", bit, err)

@@ -121,6 +121,28 @@ func TestFailureWaitsForAllBursts(t *testing.T) {
 	r.holds(0, out)
 }
 
+// A write that fails while its next burst waits for memory does not ask for it.
+func TestFailureBeforeTheNextR2T(t *testing.T) {
+	st := newSite(t)
+	st.cfg.WriteBudget, st.cfg.SessionBudget = NewBudget(burstLen), burstLen
+	r := st.join(severalR2Ts(8))
+	gate := st.dev.Hold(iscsitest.WriteAt)
+	out := pattern(1, 2*burstLen)
+	itt, asks := r.hold(0, out, 1)
+	r.Serve(asks[0])
+	gate.Await(t)
+	r.silent()
+	r.s.mu.Lock()
+	r.s.tasks[itt].fail(scsi.SenseProtocolCRC)
+	r.s.mu.Unlock()
+	gate.Release()
+	got := r.Wait(itt)
+	expect(t, got, scsi.CheckCondition, protocolCRC)
+	if len(got.R2Ts) != 1 {
+		t.Errorf("%d R2Ts", len(got.R2Ts))
+	}
+}
+
 // A task with several bursts under way is aborted at once; what comes of them is
 // dropped.
 func TestAbortWithSeveralBursts(t *testing.T) {

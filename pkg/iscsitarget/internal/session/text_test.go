@@ -98,6 +98,7 @@ func TestTextRejected(t *testing.T) {
 		"F and C bit":       {pdu.TextRequest{Final: true, Continue: true, TTT: pdu.NoTag}, "", false, pdu.RejectProtocolError},
 		"reserved task tag": {pdu.TextRequest{Final: true, TTT: pdu.NoTag, ITT: pdu.NoTag}, "", false, pdu.RejectInvalidField},
 		"a thousand keys":   {question(), manyKeys(1000), false, pdu.RejectProtocolError},
+		"a long answer":     {question(), longKeys(110), false, pdu.RejectProtocolError},
 		"SendTargets twice": {question(), "SendTargets=a\x00SendTargets=b\x00", false, pdu.RejectProtocolError},
 		"too long":          {question(), strings.Repeat("x", maxTextRequest+1), false, pdu.RejectLongOperation},
 		"discovery of else": {question(), "MaxRecvDataSegmentLength=512\x00", true, pdu.RejectProtocolError},
@@ -328,6 +329,15 @@ func TestSessionEndsWhileTextWaits(t *testing.T) {
 	r.s.Close()
 	hold.Release()
 	<-r.s.Done()
+}
+
+// longKeys are n keys of the longest kind, whose answers are longer than they.
+func longKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "X%062d=\x00", i)
+	}
+	return b.String()
 }
 
 func manyKeys(n int) string { return manyKeysFrom(0, n) }

@@ -49,6 +49,7 @@ const (
 	// The two write modes of ietd.conf, a target each.
 	writeBack    = "iqn.2026-11.io.csi-ietd.test:wb"
 	writeThrough = "iqn.2026-11.io.csi-ietd.test:wt"
+	readOnly     = "iqn.2026-11.io.csi-ietd.test:ro"
 	// diskSize is above MAXIMUM WRITE SAME LENGTH, which libiscsi wants to
 	// try out.
 	diskSize = 2 << 30
@@ -61,6 +62,8 @@ const conf = `Target %[2]s
 	Lun 1 Path=%[1]s/small.img,Type=fileio,IOMode=wb,ScsiSN=WB-1
 Target %[3]s
 	Lun 0 Path=%[1]s/wt.img,Type=fileio,IOMode=wt,ScsiSN=WT-0
+Target %[4]s
+	Lun 0 Path=%[1]s/ro.img,Type=fileio,IOMode=ro,ScsiSN=RO-0
 `
 
 // ietd is a running `csi-ietd ietd`.
@@ -75,14 +78,14 @@ type ietd struct {
 func startIetd(t testing.TB) *ietd {
 	t.Helper()
 	d := &ietd{TB: t, dir: t.TempDir()}
-	for name, size := range map[string]int64{"wb.img": diskSize, "wt.img": diskSize, "small.img": smallSize} {
+	for name, size := range map[string]int64{"wb.img": diskSize, "wt.img": diskSize, "small.img": smallSize, "ro.img": smallSize} {
 		d.sparse(name, size)
 	}
 	path := filepath.Join(d.dir, "ietd.conf")
-	if err := os.WriteFile(path, fmt.Appendf(nil, conf, d.dir, writeBack, writeThrough), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, conf, d.dir, writeBack, writeThrough, readOnly), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "ietd", "-f", "-c", path, "-a", "127.0.0.1", "-p", "0")
+	cmd := exec.Command(binary, "ietd", "-f", "-c", path, "-a", "127.0.0.1", "-p", "0", "--state-dir", filepath.Join(d.dir, "state"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	output, err := cmd.StderrPipe()
 	if err != nil {

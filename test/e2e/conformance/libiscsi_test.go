@@ -1,53 +1,134 @@
 package conformance
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-// suites are libiscsi's, with how many tests each has in version 1.19.
+// suites are libiscsi's, with how many tests each has in version 1.19. SANITIZE
+// has a test of its own. MultipathIO comes first, as it takes a block for zero
+// that it has not zeroed.
 var suites = []struct {
 	name  string
 	tests int
 }{
+	{"ALL.MultipathIO", 4},
+	{"ALL.CompareAndWrite", 5},
+	{"ALL.ExtendedCopy", 6},
+	{"ALL.GetLBAStatus", 3},
 	{"ALL.Inquiry", 7},
-	{"ALL.TestUnitReady", 1},
-	{"ALL.ReadCapacity10", 1},
-	{"ALL.ReadCapacity16", 4},
+	{"ALL.Mandatory", 1},
+	{"ALL.ModeSense6", 5},
+	{"ALL.OrWrite", 6},
+	{"ALL.Prefetch10", 4},
+	{"ALL.Prefetch16", 4},
+	{"ALL.PrinReadKeys", 2},
+	{"ALL.PrinReportCapabilities", 1},
+	{"ALL.PrinServiceactionRange", 1},
+	{"ALL.ProutClear", 1},
+	{"ALL.ProutPreempt", 1},
+	{"ALL.ProutRegister", 1},
+	{"ALL.ProutReserve", 13},
 	{"ALL.Read6", 2},
 	{"ALL.Read10", 6},
 	{"ALL.Read12", 5},
 	{"ALL.Read16", 5},
+	{"ALL.ReadCapacity10", 1},
+	{"ALL.ReadCapacity16", 4},
+	{"ALL.ReadDefectData10", 1},
+	{"ALL.ReadDefectData12", 1},
+	{"ALL.ReceiveCopyResults", 2},
+	{"ALL.ReportSupportedOpcodes", 4},
+	{"ALL.Reserve6", 7},
+	{"ALL.TestUnitReady", 1},
+	{"ALL.Unmap", 3},
+	{"ALL.Verify10", 8},
+	{"ALL.Verify12", 8},
+	{"ALL.Verify16", 8},
 	{"ALL.Write10", 6},
 	{"ALL.Write12", 5},
 	{"ALL.Write16", 5},
-	{"ALL.Unmap", 3},
 	{"ALL.WriteSame10", 10},
 	{"ALL.WriteSame16", 10},
-	{"ALL.Mandatory", 1},
-	{"ALL.ModeSense6", 5},
+	{"ALL.WriteVerify10", 6},
+	{"ALL.WriteVerify12", 6},
+	{"ALL.WriteVerify16", 6},
 	{"iSCSI.iSCSIResiduals", 10},
 	{"iSCSI.iSCSIcmdsn", 2},
 	{"iSCSI.iSCSIdatasn", 1},
 	{"iSCSI.iSCSITMF", 2},
 }
 
+// onePerPhysical is what libiscsi leaves out where a physical block has one
+// logical block, as ietd's have. Where it has more, GetLBAStatus.UnmapSingle asks
+// for one block and expects to be told of another.
+const onePerPhysical = "[SKIPPED] LBPPB < 2. Skipping test"
+
 func TestLibiscsi(t *testing.T) {
 	d := startIetd(t)
 	for _, target := range []string{writeBack, writeThrough} {
 		for _, s := range suites {
-			t.Run(target[len(target)-2:]+"/"+s.name, func(t *testing.T) {
-				out := tool(t, "iscsi-test-cu", "-d", "-t", s.name, d.url(target, 0))
-				r, err := parseReport(out)
-				if err == nil {
-					err = r.check(s.tests)
-				}
-				if err != nil {
-					t.Errorf("%v\n%s", err, out[max(0, len(out)-3000):])
-				}
-			})
+			t.Run(target[len(target)-2:]+"/"+s.name, func(t *testing.T) { d.cunit(t, target, 0, s.name, s.tests, onePerPhysical) })
 		}
 	}
+}
+
+// cunit runs a suite of iscsi-test-cu, through two sessions.
+func (d *ietd) cunit(t *testing.T, target string, lun int, suite string, tests int, allowed ...string) {
+	t.Helper()
+	url := d.url(target, lun)
+	out := tool(t, "iscsi-test-cu", "-d", "-S", "-t", suite, url, url)
+	r, err := parseReport(out)
+	if err == nil {
+		r.skips = slices.DeleteFunc(r.skips, func(s string) bool { return slices.Contains(allowed, s) })
+		err = r.check(tests)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, out[max(0, len(out)-3000):])
+	}
+}
+
+// TestLibiscsiSanitize runs the tests of SANITIZE one by one: Reservations
+// leaves a reservation of its second session behind. Reset is left out: it sleeps
+// for a minute between two looks, answers no NOP-In meanwhile, so that its session
+// is given up, and takes the unit attention of the next one for a unit that is
+// busy still, for ever.
+func TestLibiscsiSanitize(t *testing.T) {
+	t.Parallel()
+	d := startIetd(t)
+	for _, name := range []string{
+		"BlockErase", "BlockEraseReserved", "CryptoErase", "CryptoEraseReserved", "ExitFailureMode", "InvalidServiceAction",
+		"Overwrite", "OverwriteReserved", "Readonly", "Reservations",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.cunit(t, writeBack, 1, "ALL.Sanitize."+name, 1,
+				"[SKIPPED] SANITIZE CRYPTO_ERASE is not implemented according to REPORT_SUPPORTED_OPCODES.")
+		})
+	}
+}
+
+// TestLibiscsiCannot has the suites that need another kind of disk: they find
+// that out, and pass.
+func TestLibiscsiCannot(t *testing.T) {
+	d := startIetd(t)
+	for _, s := range []struct {
+		name  string
+		tests int
+		skip  []string
+	}{
+		{"ALL.NoMedia", 1, nil},
+		{"ALL.PreventAllow", 8, []string{"[SKIPPED] Logical unit is not removable. Skipping test."}},
+		{"ALL.StartStopUnit", 3, []string{"[SKIPPED] Media is not removable.", "[SKIPPED] Logical unit is not removable. Skipping test."}},
+		{"ALL.ReadOnly", 1, []string{"[SKIPPED] Logical unit is not write-protected. Skipping test."}},
+	} {
+		t.Run(s.name, func(t *testing.T) { d.cunit(t, writeBack, 0, s.name, s.tests, s.skip...) })
+	}
+}
+
+// TestLibiscsiReadOnly has the suite that the disks of the others cannot run.
+func TestLibiscsiReadOnly(t *testing.T) {
+	startIetd(t).cunit(t, readOnly, 0, "ALL.ReadOnly", 1, "[SKIPPED] UNMAP is not implemented.") // of a disk that is never written
 }
 
 func TestLibiscsiTools(t *testing.T) {

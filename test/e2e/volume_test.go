@@ -24,25 +24,23 @@ func TestVolume(t *testing.T) {
 		s.shell(pod, "cd /data; sha256sum -c sum")
 	}
 
+	t.Run("node-plugin", func(t *testing.T) {
+		restart(t, "component=node")
+		check("writer")
+	})
+	t.Run("controller", func(t *testing.T) {
+		restart(t, "component=storage")
+		check("writer")
+		s.shell("writer", "cp /data/random /data/copy; sync /data/copy; cmp /data/random /data/copy")
+	})
+	t.Parallel() // what follows disturbs nobody
 	t.Run("pod", func(t *testing.T) {
 		s.delete("writer")
 		s.pod("again", "data", onNode(nodes[1]))
 		check("again")
 	})
-	t.Run("node-plugin", func(t *testing.T) {
-		restart(t, "component=node")
-		check("again")
-		s.delete("again")
-		s.pod("after-plugin", "data", onNode(nodes[1]))
-		check("after-plugin")
-	})
-	t.Run("controller", func(t *testing.T) {
-		restart(t, "component=storage")
-		check("after-plugin")
-		s.shell("after-plugin", "cp /data/random /data/copy; sync /data/copy; cmp /data/random /data/copy")
-	})
 	t.Run("other-node", func(t *testing.T) {
-		s.delete("after-plugin")
+		s.delete("again")
 		s.pod("elsewhere", "data", onNode(storageNode))
 		check("elsewhere")
 	})

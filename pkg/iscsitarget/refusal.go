@@ -27,6 +27,8 @@ const (
 	RefusedUnavailable Refusal = "unavailable"
 	// RefusedTooMany: the target has as many sessions as it may.
 	RefusedTooMany Refusal = "too_many_sessions"
+	// RefusedMoved: the target is elsewhere, and the initiator was told where.
+	RefusedMoved Refusal = "moved"
 	// RefusedProtocol: the login breaks the rules, or is none.
 	RefusedProtocol Refusal = "protocol"
 	// RefusedTarget: something failed on this side.
@@ -39,7 +41,7 @@ const (
 
 // Refusals are all that there are.
 var Refusals = []Refusal{
-	RefusedAuthentication, RefusedNotPermitted, RefusedUnavailable, RefusedTooMany,
+	RefusedAuthentication, RefusedNotPermitted, RefusedUnavailable, RefusedTooMany, RefusedMoved,
 	RefusedProtocol, RefusedTarget, RefusedTimeout, RefusedDisconnected,
 }
 
@@ -82,6 +84,8 @@ func refusalOfStatus(s pdu.LoginStatus) Refusal {
 		return RefusedUnavailable
 	case pdu.LoginTooManyConnections:
 		return RefusedTooMany
+	case pdu.LoginMovedTemporarily, pdu.LoginMovedPermanently:
+		return RefusedMoved
 	case pdu.LoginTargetError, pdu.LoginOutOfResources:
 		return RefusedTarget
 	}

@@ -156,6 +156,17 @@ func (d *door) Open(initiator, target string) ([]login.Credentials, pdu.LoginSta
 	return credentials(chaps), pdu.LoginSuccess
 }
 
+// Moved implements login.Door.
+func (d *door) Moved(target string) (address string, permanent bool) {
+	t, ok := d.server.Target(target)
+	if !ok {
+		return "", false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.moved, t.forGood
+}
+
 // used is the grant that a login rested on: the one whose credentials, in the
 // order of Open's answer, were proven, or the one that asks for no proof.
 func (d *door) used(proven int) *Grant {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,8 @@ type Target struct {
 	seats   map[*seat]struct{}
 	past    Traffic // of the sessions that ended
 	removed bool
+	moved   string           // where logins are sent to, empty for none
+	forGood bool             // permanently
 	work    map[string]*work // fences and the removal, under way
 }
 
@@ -131,6 +134,22 @@ func newTarget(s *Server, name string, cfg TargetConfig) *Target {
 
 // Name is the target's iSCSI name, in lower case.
 func (t *Target) Name() string { return t.name }
+
+// Redirect sends every later login to another portal, "ip:port" or "[ip6]:port",
+// for a while or for good (RFC 7143 section 11.13.5, status 0101h and 0102h);
+// before authentication, and discovery still tells the portals of this server.
+// An empty address ends that. Sessions stay.
+func (t *Target) Redirect(address string, permanent bool) error {
+	if address != "" {
+		if _, err := netip.ParseAddrPort(address); err != nil {
+			return fmt.Errorf("%s: redirect to %q: %w", t.name, address, err)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.moved, t.forGood = address, permanent
+	return nil
+}
 
 // AddLUN adds a logical unit, 0 to 16383. Sessions learn of it by a unit
 // attention.
@@ -150,7 +169,7 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	}
 	u.OnPreempt(func(ctx context.Context, ports []string) { t.abort(ctx, u, ports) })
 	if err := t.units.Add(lun, u); err != nil {
-		return fmt.Errorf("%s LUN %d: %w", t.name, lun, err)
+		return errors.Join(fmt.Errorf("%s LUN %d: %w", t.name, lun, err), u.Close())
 	}
 	t.mu.Lock()
 	t.luns[lun] = u

@@ -17,6 +17,32 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
+// A target that has moved sends logins elsewhere; sessions stay.
+func TestRedirect(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	c := r.login(1)
+	for _, bad := range []string{"192.0.2.7", "host:3260", "192.0.2.7:99999", "::1:3260 "} {
+		if r.target.Redirect(bad, false) == nil {
+			t.Errorf("%q is taken for an address", bad)
+		}
+	}
+	for permanent, want := range map[bool]pdu.LoginStatus{false: pdu.LoginMovedTemporarily, true: pdu.LoginMovedPermanently} {
+		if err := r.target.Redirect("[2001:db8::7]:3260", permanent); err != nil {
+			t.Fatal(err)
+		}
+		r.refused(want, plain())
+	}
+	good(t, c.Do(write(0, pattern(1, block))))
+	if n := r.Stats().LoginsRefused[iscsitarget.RefusedMoved]; n != 2 {
+		t.Errorf("%d logins were redirected", n)
+	}
+	if err := r.target.Redirect("", false); err != nil {
+		t.Fatal(err)
+	}
+	good(t, r.login(2).Do(write(1, pattern(1, block))))
+}
+
 // Revoke returns when the write that is in the device has returned, not before.
 func TestRevokeWaitsForIO(t *testing.T) {
 	r := newRig(t, iscsitarget.Options{})

@@ -43,6 +43,11 @@ type Door interface {
 	// to open a discovery session, where target is empty): an empty list
 	// admits it as it is. A refusal is a status other than LoginSuccess.
 	Open(initiator, target string) ([]Credentials, pdu.LoginStatus)
+	// Moved returns where a target is to be logged in to instead, in the
+	// form of TargetAddress (RFC 7143 section 13.8), empty where it is here.
+	// It is asked before Open, and of targets that have moved alone it tells
+	// anybody that they exist.
+	Moved(target string) (address string, permanent bool)
 }
 
 // Result is a login that succeeded.
@@ -96,6 +101,8 @@ func New(door Door, own text.Params, tpgt uint16) *Machine {
 type refusal struct {
 	status pdu.LoginStatus
 	cause  error
+	// address is the TargetAddress of a redirection.
+	address string
 }
 
 func (r *refusal) Error() string {
@@ -104,7 +111,16 @@ func (r *refusal) Error() string {
 func (r *refusal) Unwrap() error { return r.cause }
 
 func refuse(status pdu.LoginStatus, format string, args ...any) error {
-	return &refusal{status, fmt.Errorf(format, args...)}
+	return &refusal{status: status, cause: fmt.Errorf(format, args...)}
+}
+
+// redirect is a refusal that says where to go.
+func redirect(target, address string, permanent bool) error {
+	status := pdu.LoginMovedTemporarily
+	if permanent {
+		status = pdu.LoginMovedPermanently
+	}
+	return &refusal{status: status, cause: fmt.Errorf("%q has moved to %s", target, address), address: address}
 }
 
 // Initiator returns the name that the initiator gave, once it did.
@@ -122,6 +138,10 @@ func (m *Machine) Step(req pdu.LoginRequest, data []byte) (resp Response, done b
 	reply, transit, err := m.step(req, data)
 	if err != nil {
 		resp.PDU.Status = statusOf(err)
+		var r *refusal
+		if errors.As(err, &r) && r.address != "" {
+			resp.Data = text.Encode([]text.Pair{{Key: "TargetAddress", Value: r.address}})
+		}
 		return resp, false, err
 	}
 	resp.Data = reply
@@ -244,6 +264,9 @@ func (m *Machine) identify(pairs []text.Pair) error {
 		return refuse(pdu.LoginMissingParameter, "no TargetName")
 	}
 	target = strings.ToLower(target) // iSCSI names compare after case folding (RFC 3722)
+	if address, permanent := m.door.Moved(target); address != "" && !m.result.Discovery {
+		return redirect(target, address, permanent)
+	}
 	creds, status := m.door.Open(strings.ToLower(name), target)
 	if status != pdu.LoginSuccess {
 		return refuse(status, "%s may not log in to %q", name, target)

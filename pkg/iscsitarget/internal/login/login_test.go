@@ -20,7 +20,11 @@ type fakeDoor struct {
 	refuse            pdu.LoginStatus
 	asked             int
 	initiator, target string
+	moved             string
+	forGood           bool
 }
+
+func (d *fakeDoor) Moved(string) (string, bool) { return d.moved, d.forGood }
 
 func (d *fakeDoor) Open(initiator, target string) ([]Credentials, pdu.LoginStatus) {
 	d.asked++

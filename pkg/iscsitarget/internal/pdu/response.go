@@ -123,6 +123,8 @@ type LoginStatus uint16
 // The login statuses that this target gives.
 const (
 	LoginSuccess            LoginStatus = 0x0000
+	LoginMovedTemporarily   LoginStatus = 0x0101
+	LoginMovedPermanently   LoginStatus = 0x0102
 	LoginInitiatorError     LoginStatus = 0x0200
 	LoginAuthFailure        LoginStatus = 0x0201
 	LoginForbidden          LoginStatus = 0x0202

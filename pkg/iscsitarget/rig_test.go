@@ -15,10 +15,7 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	block  = 512

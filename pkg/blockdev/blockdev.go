@@ -3,9 +3,9 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [SyncWriter], [Recoverer], [RangeCopier], [Mapper], [Spacer],
-// [Prefetcher], [VolatileMarker], [StateKeeper]) that a caller finds by type
-// assertion. A [Pool] makes, lists and deletes the volumes of one place and
+// [NowaitReader], [SyncWriter], [AtomicWriter], [Recoverer], [RangeCopier],
+// [Mapper], [Spacer], [Prefetcher], [VolatileMarker], [StateKeeper]) that a caller
+// finds by type assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
 //
 // Offsets and lengths are bytes everywhere. Backends live in the packages
@@ -77,6 +77,22 @@ type SyncWriter interface {
 	// WriteAtSync is WriteAt followed by a Sync of that range alone. After
 	// a Sync has failed it fails with ErrLostWrites.
 	WriteAtSync(p []byte, off int64) error
+}
+
+// AtomicWriter is a Device with a write that is all or nothing.
+type AtomicWriter interface {
+	// WriteAtomic writes all of p, stable when it returns. Whenever the
+	// process or the machine dies, the Device that is opened next holds all
+	// of p or nothing of it. On an error the range holds what it held
+	// before, or all of p where the medium failed so that later Syncs are
+	// ErrLostWrites; a full medium is ErrNoSpace and has changed nothing.
+	// More than AtomicLimit bytes are ErrInvalid, a write past the end is
+	// ErrOutOfRange. Calls are made one after the other. The caller keeps
+	// other writes of the same range away meanwhile, and readers, who could
+	// see a mix.
+	WriteAtomic(p []byte, off int64) error
+	// AtomicLimit is the longest such write in bytes.
+	AtomicLimit() int
 }
 
 // Recoverer is a Device that can be believed again after a Sync that failed.

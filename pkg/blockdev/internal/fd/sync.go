@@ -63,6 +63,13 @@ func (d *Device) errLost() error {
 	return fmt.Errorf("%s: sync: %w", d.o.Name, blockdev.ErrLostWrites)
 }
 
+// Lose makes every later Sync and WriteAtSync fail with ErrLostWrites, until
+// Recover: what they would promise could not be kept.
+func (d *Device) Lose() { d.flush.lost.Store(true) }
+
+// Lost says whether Sync is ErrLostWrites.
+func (d *Device) Lost() bool { return d.flush.lost.Load() }
+
 // Recover makes later Syncs believable again. The kernel marks the pages that it
 // could not write clean and keeps them: they show what is not on the medium
 // until memory runs short. So it first writes what is dirty, and then drops all

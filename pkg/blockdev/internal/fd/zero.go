@@ -23,6 +23,26 @@ func (d *Device) WriteZeroes(off, n int64) error {
 	return d.zero("write zeroes", unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
+// Reserve takes the blocks for [off, off+n) from the file system, so that a write
+// there needs none; what the range reads as does not change. Where that is not
+// supported it does nothing.
+func (d *Device) Reserve(off, n int64) error {
+	if err := d.enter(off, n); err != nil {
+		return err
+	}
+	defer d.life.RUnlock()
+	for n > 0 {
+		err := d.o.Calls.Fallocate(d.fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
+		switch {
+		case err == nil || isUnsupported(err):
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return d.failed("reserve", off, n, err)
+		}
+	}
+	return nil
+}
+
 func (d *Device) zero(call string, mode uint32, off, n int64) error {
 	if err := d.enter(off, n); err != nil {
 		return err

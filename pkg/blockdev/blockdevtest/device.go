@@ -11,20 +11,21 @@ type Capability uint16
 
 // The optional interfaces.
 const (
-	Unmaps      Capability = 1 << iota // blockdev.Unmapper
-	Zeroes                             // blockdev.Zeroer
-	ReadsNowait                        // blockdev.NowaitReader
-	WritesSync                         // blockdev.SyncWriter
-	Marks                              // blockdev.VolatileMarker
-	Maps                               // blockdev.Mapper
-	Prefetches                         // blockdev.Prefetcher
-	Spaces                             // blockdev.Spacer
-	Keeps                              // blockdev.StateKeeper
-	Copies                             // blockdev.RangeCopier
+	Unmaps       Capability = 1 << iota // blockdev.Unmapper
+	Zeroes                              // blockdev.Zeroer
+	ReadsNowait                         // blockdev.NowaitReader
+	WritesSync                          // blockdev.SyncWriter
+	Marks                               // blockdev.VolatileMarker
+	Maps                                // blockdev.Mapper
+	Prefetches                          // blockdev.Prefetcher
+	Spaces                              // blockdev.Spacer
+	Keeps                               // blockdev.StateKeeper
+	Copies                              // blockdev.RangeCopier
+	WritesAtomic                        // blockdev.AtomicWriter
 )
 
 // All is every optional interface.
-const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps | Copies
+const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps | Copies | WritesAtomic
 
 // capabilities returns what d offers.
 func capabilities(d blockdev.Device) (c Capability) {
@@ -57,6 +58,9 @@ func capabilities(d blockdev.Device) (c Capability) {
 	}
 	if _, ok := d.(blockdev.RangeCopier); ok {
 		c |= Copies
+	}
+	if _, ok := d.(blockdev.AtomicWriter); ok {
+		c |= WritesAtomic
 	}
 	return c
 }
@@ -110,6 +114,10 @@ func (s DeviceSuite) Run(t *testing.T) {
 		{"CopyFrom", s.testCopy, s.Has&Copies == 0},
 		{"CopyFromBounds", s.testCopyBounds, s.Has&Copies == 0},
 		{"CopyFromClosed", s.testCopyClosed, s.Has&Copies == 0},
+		{"WriteAtomic", s.testAtomic, s.Has&WritesAtomic == 0},
+		{"WriteAtomicBounds", s.testAtomicBounds, s.Has&WritesAtomic == 0},
+		{"WriteAtomicConcurrency", s.testAtomicConcurrency, s.Has&WritesAtomic == 0},
+		{"WriteAtomicAfterLoss", s.testAtomicAfterLoss, s.Has&WritesAtomic == 0},
 		{"Grow", s.testGrow, s.Grow == nil},
 		{"Reopen", s.testReopen, s.Reopen == nil},
 	}

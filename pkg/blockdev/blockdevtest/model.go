@@ -31,6 +31,9 @@ func newModel(d blockdev.Device, base, size int64) *model {
 	if _, ok := d.(blockdev.SyncWriter); ok {
 		m.ops = append(m.ops, m.writeSync)
 	}
+	if _, ok := d.(blockdev.AtomicWriter); ok {
+		m.ops = append(m.ops, m.writeAtomic)
+	}
 	return m
 }
 
@@ -56,6 +59,11 @@ func (m *model) write(r *rand.Rand, off, n int64) error {
 func (m *model) writeSync(r *rand.Rand, off, n int64) error {
 	copy(m.want[off:], pattern(r.IntN(1000), int(n)))
 	return m.d.(blockdev.SyncWriter).WriteAtSync(m.want[off:off+n], m.base+off)
+}
+
+func (m *model) writeAtomic(r *rand.Rand, off, n int64) error {
+	copy(m.want[off:], pattern(r.IntN(1000), int(n)))
+	return m.d.(blockdev.AtomicWriter).WriteAtomic(m.want[off:off+n], m.base+off)
 }
 
 func (m *model) read(_ *rand.Rand, off, n int64) error {

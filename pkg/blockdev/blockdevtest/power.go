@@ -55,6 +55,7 @@ func changes() []change {
 		{"Unkeep", func(t *testing.T, p blockdev.Pool) error {
 			return setState(t, p, ``)
 		}, before()},
+		{atomicChange, writeTwice, before()},
 	}
 }
 
@@ -156,7 +157,7 @@ func (s PoolSuite) testFirstOpen(t *testing.T) {
 
 // lacks says that c is about an optional interface that the backend has not.
 func (s PoolSuite) lacks(t *testing.T, c change) bool {
-	needs := map[string]Capability{"Mark": Marks, "Unmark": Marks, "Keep": Keeps, "Unkeep": Keeps}[c.name]
+	needs := map[string]Capability{"Mark": Marks, "Unmark": Marks, "Keep": Keeps, "Unkeep": Keeps, atomicChange: WritesAtomic}[c.name]
 	_, p := s.prepare(t)
 	d, err := p.Open(t.Context(), id(1))
 	ok(t, err)
@@ -198,7 +199,7 @@ func (c change) examine(t *testing.T, place Place, acknowledged bool) {
 	if !is(c.became) && (acknowledged || !is(before())) {
 		t.Fatalf("acknowledged %v, and the pool holds (-want +got):\n%s", acknowledged, cmp.Diff(c.became, got))
 	}
-	wantContent(t, p, id(1), 0, pattern(1, oldSize))
+	c.examineContent(t, p, acknowledged)
 	examineMark(t, p, c.name, acknowledged)
 	examineState(t, p, c.name, acknowledged)
 	for _, r := range got {
@@ -307,7 +308,7 @@ func (s PoolSuite) fail(t *testing.T, c change, n int) bool {
 		t.Fatalf("step %d failed, and again: %v", n, err)
 	}
 	wantRecords(t, p, c.became...)
-	wantContent(t, p, id(1), 0, pattern(1, oldSize))
+	c.examineContent(t, p, true)
 	ok(t, p.Close())
 	wantRecords(t, open(t, place), c.became...)
 	return true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/fd"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/journal"
 )
 
 // device is an open volume on a file system that cannot punch holes.
@@ -17,6 +18,8 @@ type device struct {
 	pool   *Pool
 	volume *volume
 	id     string
+	// journal has WriteAtomic and the Recover that goes with it.
+	journal *journal.Journal
 
 	mark   sync.Mutex // serialises the volatile mark and the state; guards closed
 	closed bool
@@ -32,6 +35,7 @@ var (
 	_ blockdev.NowaitReader   = (*device)(nil)
 	_ blockdev.SyncWriter     = (*device)(nil)
 	_ blockdev.Zeroer         = (*device)(nil)
+	_ blockdev.AtomicWriter   = (*device)(nil)
 	_ blockdev.Recoverer      = (*device)(nil)
 	_ blockdev.RangeCopier    = (*device)(nil)
 	_ blockdev.Unmapper       = thinDevice{}
@@ -59,7 +63,11 @@ func (p *Pool) openDevice(v *volume, r blockdev.Record) (*device, error) {
 		Granularity: p.punch,
 		Calls:       p.calls,
 	})
-	return &device{Device: d, pool: p, volume: v, id: r.ID}, nil
+	j, err := journal.Open(d, p.disk.journal(r.ID))
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return &device{Device: d, journal: j, pool: p, volume: v, id: r.ID}, nil
 }
 
 // Unmap punches a hole.
@@ -82,7 +90,7 @@ func (d *device) Close() error {
 		return d.errClosed()
 	}
 	d.closed = true
-	err := d.Device.Close()
+	err := errors.Join(d.journal.Close(), d.Device.Close())
 	d.pool.mu.Lock()
 	defer d.pool.mu.Unlock()
 	d.volume.device = nil

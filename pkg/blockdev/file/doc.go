@@ -7,6 +7,8 @@
 //	volumes/<uuid>/record.json
 //	volumes/<uuid>/volatile.json  the VolatileMark; absent when it is zero
 //	volumes/<uuid>/unit.json   the logical unit's state; absent when it has none
+//	volumes/<uuid>/atomic.journal  the atomic write under way; absent until the
+//	                           first one
 //	volumes/<uuid>/*.spare     blocks for those three on a full file system
 //	staging/<uuid>/            a volume being made
 //	trash/<uuid>/              a volume being deleted
@@ -26,6 +28,8 @@
 //     the old one, fsync the directory. On a full file system: fsync the
 //     directory, write over the spare, fsync it, exchange the two names, fsync
 //     the directory.
+//   - WriteAtomic: as package journal has it. The journal is made with all its
+//     blocks, fsynced, and its directory after it, before it is first used.
 //   - Resize: grow the file and fsync it, then replace the record, then tell
 //     the open device. The file is therefore never shorter than its record
 //     says. Where the record cannot be replaced, and the one on the disk is the
@@ -33,6 +37,8 @@
 //     After a power cut in between the file stays longer; the record counts,
 //     and nothing is cut. A shorter file has lost bytes and is refused with
 //     ErrCorrupt.
+//
+// Opening a volume completes the atomic write that was interrupted.
 //
 // Open empties staging/ and trash/, then checks every record. A volume with a
 // record that is unreadable, of an unknown version or not true to its file is

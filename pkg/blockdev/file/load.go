@@ -89,7 +89,8 @@ func (p *Pool) clean(id string) error {
 	}
 	for _, e := range entries {
 		switch name := volumePath(id) + "/" + e.Name(); name {
-		case recordPath(id) + temporarySuffix, volatilePath(id) + temporarySuffix, unitPath(id) + temporarySuffix:
+		case recordPath(id) + temporarySuffix, volatilePath(id) + temporarySuffix, unitPath(id) + temporarySuffix,
+			journalPath(id) + temporarySuffix:
 			p.log.Info("removing what an interrupted call left", "path", name)
 			if err := p.disk.remove(name); err != nil {
 				return err

@@ -25,6 +25,10 @@ func TestOrderOfEvents(t *testing.T) {
 			"fsync volumes/V/" + name + ".tmp", "rename volumes/V/" + name + ".tmp volumes/V/" + name, "fsyncdir volumes/V",
 		}
 	}
+	atomicSteps := []string{ // the entry; the data, written stable; no entry
+		"write volumes/V/atomic.journal", "fsync volumes/V/atomic.journal", "fsync volumes/V/data",
+		"write volumes/V/atomic.journal", "fsync volumes/V/atomic.journal",
+	}
 	var d blockdev.Device
 	steps := []struct {
 		name string
@@ -61,6 +65,10 @@ func TestOrderOfEvents(t *testing.T) {
 		{"SetState again", func() error { return d.(blockdev.StateKeeper).SetState(json.RawMessage(`2`)) }, replace("unit.json")},
 		{"SetState to nothing", func() error { return d.(blockdev.StateKeeper).SetState(nil) },
 			[]string{"remove volumes/V/unit.json", "fsyncdir volumes/V"}},
+		{"WriteAtomic", func() error { return d.(blockdev.AtomicWriter).WriteAtomic([]byte{1}, 0) },
+			append(replace("atomic.journal"), atomicSteps...)},
+		{"WriteAtomic again", func() error { return d.(blockdev.AtomicWriter).WriteAtomic([]byte{2}, 0) }, atomicSteps},
+		{"WriteAtomic of nothing", func() error { return d.(blockdev.AtomicWriter).WriteAtomic(nil, 0) }, nil},
 		{"Close", func() error { return d.Close() }, nil},
 		{"Delete", func() error { return pool.Delete(ctx, testID) }, []string{
 			"rename volumes/V trash/V", "fsyncdir trash", "fsyncdir volumes", "remove trash/V", "remove staging/V",

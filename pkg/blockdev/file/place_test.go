@@ -30,6 +30,9 @@ type place struct {
 	pending [2]string // the step that was let through and is under way
 	stable  *notebook
 	trace   []string
+	// onStep is called before each step, lastStep, with the lock held.
+	onStep   func()
+	lastStep string
 }
 
 var _ blockdevtest.Place = (*place)(nil)
@@ -74,6 +77,9 @@ func (p *place) step(event, path string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.settle()
+	if p.lastStep = event + " " + path; p.onStep != nil {
+		p.onStep()
+	}
 	if p.armed && p.left == 0 {
 		p.reached, p.armed = true, p.cut
 		return p.err

@@ -129,3 +129,4 @@ func dataPath(id string) string     { return volumesDir + "/" + id + "/data" }
 func recordPath(id string) string   { return volumesDir + "/" + id + "/record.json" }
 func volatilePath(id string) string { return volumesDir + "/" + id + "/volatile.json" }
 func unitPath(id string) string     { return volumesDir + "/" + id + "/unit.json" }
+func journalPath(id string) string  { return volumesDir + "/" + id + "/atomic.journal" }

@@ -13,6 +13,10 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 )
 
+// atomicLimit is the longest atomic write in bytes, as that of the backends that
+// keep a journal.
+const atomicLimit = 256 << 10
+
 // chunkSize is the allocation unit in bytes.
 const chunkSize = 64 << 10
 
@@ -36,6 +40,7 @@ var (
 	_ blockdev.Zeroer         = (*Device)(nil)
 	_ blockdev.NowaitReader   = (*Device)(nil)
 	_ blockdev.SyncWriter     = (*Device)(nil)
+	_ blockdev.AtomicWriter   = (*Device)(nil)
 	_ blockdev.VolatileMarker = (*Device)(nil)
 	_ blockdev.StateKeeper    = (*Device)(nil)
 	_ blockdev.RangeCopier    = (*Device)(nil)
@@ -87,10 +92,15 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check(off, int64(len(p))); err != nil {
 		return 0, err
 	}
+	d.write(p, off)
+	return len(p), nil
+}
+
+// write is for a caller that holds mu and has checked the range.
+func (d *Device) write(p []byte, off int64) {
 	d.each(off, int64(len(p)), func(i, from, to, done int64) {
 		copy(d.chunk(i)[from:to], p[done:])
 	})
-	return len(p), nil
 }
 
 // WriteAtSync is WriteAt, and fails as Sync would.
@@ -100,6 +110,26 @@ func (d *Device) WriteAtSync(p []byte, off int64) error {
 	}
 	return d.Sync()
 }
+
+// WriteAtomic is WriteAtSync, and changes nothing where that fails.
+func (d *Device) WriteAtomic(p []byte, off int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(p) > atomicLimit {
+		return fmt.Errorf("mem: %d bytes are more than %d: %w", len(p), atomicLimit, blockdev.ErrInvalid)
+	}
+	err := d.check(off, int64(len(p)))
+	if err == nil {
+		err = d.sync()
+	}
+	if err == nil {
+		d.write(p, off)
+	}
+	return err
+}
+
+// AtomicLimit is in bytes.
+func (d *Device) AtomicLimit() int { return atomicLimit }
 
 // Unmap gives whole chunks back and zeroes parts of chunks.
 func (d *Device) Unmap(off, n int64) error {
@@ -174,6 +204,11 @@ func (d *Device) Sync() error {
 	if err := d.check(0, 0); err != nil {
 		return err
 	}
+	return d.sync()
+}
+
+// sync is Sync for a caller that holds mu.
+func (d *Device) sync() error {
 	if d.lost != nil {
 		return d.lost
 	}

@@ -27,7 +27,9 @@ type Options struct {
 	BlockSize int
 	// StateFile is where the device, as a [blockdev.StateKeeper], keeps the
 	// state of the logical unit above it: a file of a directory that exists.
-	// Empty: the device is no StateKeeper.
+	// A journal beside it, StateFile + ".journal", makes the device a
+	// [blockdev.AtomicWriter], and Open completes the write that it holds.
+	// Empty: the device is neither of the two.
 	StateFile string
 
 	calls fd.Calls // a test's
@@ -54,7 +56,8 @@ func Open(path string, o Options) (blockdev.Device, error) {
 	}
 	d, err := newDevice(f, path, o, isDisk)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+		_ = f.Close() // already closed, where the device was
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return d, nil
 }
@@ -111,16 +114,16 @@ func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device
 	}
 	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Calls: o.calls}
 	if o.ReadOnly {
-		return kept(readOnly{fd.New(f, options)}, path, o.StateFile), nil
+		return kept(readOnly{fd.New(f, options)}, path, o.StateFile)
 	}
 	if !isDisk {
 		options.Granularity = granularity(f, end)
 	}
 	d := fd.New(f, options)
 	if options.Granularity > 0 {
-		return kept(thin{d}, path, o.StateFile), nil
+		return kept(thin{d}, path, o.StateFile)
 	}
-	return kept(d, path, o.StateFile), nil
+	return kept(d, path, o.StateFile)
 }
 
 // chooseBlockSize returns what was asked for where the medium has no larger

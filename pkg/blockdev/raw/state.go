@@ -36,15 +36,18 @@ type stateFile struct {
 	closed bool
 }
 
-// A device of each kind with a state file.
+// A device of each kind with a state file; what can be written to has a journal
+// beside it.
 type (
 	keptDevice struct {
 		*fd.Device
 		*stateFile
+		atomic
 	}
 	keptThin struct {
 		thin
 		*stateFile
+		atomic
 	}
 	keptReadOnly struct {
 		readOnly
@@ -55,35 +58,54 @@ type (
 var (
 	_ blockdev.StateKeeper  = keptDevice{}
 	_ blockdev.StateLocator = keptDevice{}
+	_ blockdev.AtomicWriter = keptDevice{}
+	_ blockdev.Recoverer    = keptDevice{}
 	_ blockdev.Unmapper     = keptThin{}
+	_ blockdev.AtomicWriter = keptThin{}
+	_ blockdev.Recoverer    = keptThin{}
 	_ blockdev.StateKeeper  = keptReadOnly{}
 )
 
-// kept gives a device its state file where it has one.
-func kept(d blockdev.Device, device, path string) blockdev.Device {
+// kept gives a device its state file, and a journal, where it has a place for
+// them.
+func kept(d blockdev.Device, device, path string) (blockdev.Device, error) {
 	if path == "" {
-		return d
+		return d, nil
 	}
 	s := &stateFile{device: device, path: path}
 	switch d := d.(type) {
 	case thin:
-		return keptThin{d, s}
+		a, err := newAtomic(d.Device, device, path)
+		return keptThin{d, s, a}, err
 	case readOnly:
-		return keptReadOnly{d, s}
+		return keptReadOnly{d, s}, refusePending(d, device, path)
 	case *fd.Device:
-		return keptDevice{d, s}
+		a, err := newAtomic(d, device, path)
+		return keptDevice{d, s, a}, err
 	}
-	return d
+	return d, nil
+}
+
+// Close closes the medium and ends the use of the files beside it.
+func (d keptDevice) Close() error {
+	return errors.Join(d.journal.Close(), d.Device.Close(), d.end())
+}
+
+// Close closes the medium and ends the use of the files beside it.
+func (d keptThin) Close() error {
+	return errors.Join(d.journal.Close(), d.thin.Close(), d.end())
 }
 
 // Close closes the medium and ends the use of the state file.
-func (d keptDevice) Close() error { return errors.Join(d.Device.Close(), d.end()) }
-
-// Close closes the medium and ends the use of the state file.
-func (d keptThin) Close() error { return errors.Join(d.thin.Close(), d.end()) }
-
-// Close closes the medium and ends the use of the state file.
 func (d keptReadOnly) Close() error { return errors.Join(d.readOnly.Close(), d.end()) }
+
+// Recover makes Sync believable again, and completes an atomic write that the
+// medium's failure interrupted.
+func (d keptDevice) Recover() error { return d.journal.Recover() }
+
+// Recover makes Sync believable again, and completes an atomic write that the
+// medium's failure interrupted.
+func (d keptThin) Recover() error { return d.journal.Recover() }
 
 func (s *stateFile) end() error {
 	s.mu.Lock()

@@ -26,8 +26,12 @@ func openKept(t *testing.T, o Options) blockdev.Device {
 // TestNoStateFile: without a place there is no keeper.
 func TestNoStateFile(t *testing.T) {
 	for _, ro := range []bool{false, true} {
-		if _, keeps := openKept(t, Options{ReadOnly: ro}).(blockdev.StateKeeper); keeps {
+		d := openKept(t, Options{ReadOnly: ro})
+		if _, keeps := d.(blockdev.StateKeeper); keeps {
 			t.Errorf("read-only %v: keeps a state nowhere", ro)
+		}
+		if _, atomic := d.(blockdev.AtomicWriter); atomic {
+			t.Errorf("read-only %v: has no place for a journal and writes atomically", ro)
 		}
 	}
 }
@@ -72,12 +76,16 @@ func TestStateFile(t *testing.T) {
 // TestKeptDevice: a medium without holes keeps a state too, and unmaps no more
 // than before.
 func TestKeptDevice(t *testing.T) {
-	d := kept(openKept(t, Options{}).(thin).Device, "disk", "state")
+	d, err := kept(openKept(t, Options{}).(thin).Device, "disk", filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, unmaps := d.(blockdev.Unmapper)
 	_, keeps := d.(blockdev.StateKeeper)
 	_, nowait := d.(blockdev.NowaitReader)
-	if unmaps || !keeps || !nowait {
-		t.Errorf("unmaps %v, keeps %v, nowait %v", unmaps, keeps, nowait)
+	_, atomic := d.(blockdev.AtomicWriter)
+	if unmaps || !keeps || !nowait || !atomic {
+		t.Errorf("unmaps %v, keeps %v, nowait %v, atomic %v", unmaps, keeps, nowait, atomic)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,8 @@ const (
 	// may block), with the Length bytes of parameter data that the
 	// initiator sends (none where Dir is not DataOut).
 	Exec
-	// Read asks to call ReadAt for every part of [0, Length).
+	// Read asks to call ReadAt for every part of [0, Length), one after the
+	// other from the first on.
 	Read
 	// Write asks to call WriteAt for every part of [0, Length) as the data
 	// arrives, then Finish once. The parts may come in any order and
@@ -32,7 +33,7 @@ const (
 
 // MaxParameterLength is the longest parameter list, in bytes, that a Command
 // of kind Exec ever asks for: Length never exceeds it.
-const MaxParameterLength = 2 * maxCompareBytes
+const MaxParameterLength = 256 << 10
 
 // Command is one CDB decoded for one I_T_L nexus: what Decode found out
 // without waiting for anything. It is used by value, by one task.
@@ -55,6 +56,9 @@ type Command struct {
 	offset, span int64
 	// fua: what is read or written is on stable storage before GOOD.
 	fua bool
+	// lastRead is the number of the next atomic write when the last part of a
+	// Read was read.
+	lastRead int64
 	// store, verify and compare say what WriteAt does with a part: write it,
 	// read the medium back, and compare that with the part.
 	store, verify, compare bool

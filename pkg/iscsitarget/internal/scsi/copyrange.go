@@ -156,6 +156,10 @@ func (j *copyJob) step(src, dst, n int64, hole bool) (st Status, moved bool) {
 
 // offload lets the backend copy. Where it cannot, the job is plain from then on.
 func (j *copyJob) offload(src, dst, n int64) Status {
+	return j.from.unit.steady(src, n, func() Status { return j.copyInside(src, dst, n) })
+}
+
+func (j *copyJob) copyInside(src, dst, n int64) Status {
 	u := j.to.itl.unit
 	return j.to.change(dst, n, func() error {
 		err := u.copier.CopyFrom(j.from.unit.device, src, dst, n)
@@ -172,7 +176,7 @@ func (j *copyJob) readAndWrite(src, dst, n int64) Status {
 	defer scratch.Put(buffer)
 	p := (*buffer)[:n]
 	u := j.from.unit
-	if k, err := u.device.ReadAt(p, src); k < len(p) && err != nil {
+	if _, k, err := u.read(p, src); k < len(p) && err != nil {
 		return u.readFailed(err, src+int64(k))
 	}
 	return j.to.change(dst, n, func() error {

@@ -123,6 +123,10 @@ func (d *disk) Close() error   { return nil }
 // The optional interfaces, each a type of its own so that a test has the device
 // with and without.
 type (
+	atomicDisk struct {
+		*disk
+		atomicWrites
+	}
 	thinDisk   struct{ *disk }
 	mappedDisk struct{ thinDisk }
 	keptDisk   struct{ *disk }

@@ -116,6 +116,7 @@ var commandSet = []operation{
 	{opcode: 0x90, action: noAction, name: "PRE-FETCH(16)", usage: "02 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, allowed: underWriteExclusive, decode: decodePrefetch, execute: executePrefetch},
 	{opcode: 0x91, action: noAction, name: "SYNCHRONIZE CACHE(16)", usage: "02 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, allowed: underNone, decode: decodeSynchronizeCache, execute: executeSynchronizeCache},
 	{opcode: 0x93, action: noAction, name: "WRITE SAME(16)", usage: "F9 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: writesMedium, allowed: underNone, decode: decodeWriteSame16, execute: executeWriteSame},
+	{opcode: 0x9C, action: noAction, name: "WRITE ATOMIC(16)", usage: "F8 FFFFFFFFFFFFFFFF FFFF FFFF 00 04", access: writesMedium, allowed: underNone, offered: (*Unit).writesAtomic, decode: decodeWriteAtomic, execute: executeWriteAtomic},
 	{opcode: 0x9E, action: 0x10, name: "READ CAPACITY(16)", usage: "10 0000000000000000 FFFFFFFF 00 04", allowed: underAny, decode: decodeReadCapacity16},
 	{opcode: 0x9E, action: 0x12, name: "GET LBA STATUS", usage: "12 FFFFFFFFFFFFFFFF FFFFFFFF 00 04", access: readsMedium, allowed: underWriteExclusive, offered: (*Unit).maps, decode: decodeLBAStatus, execute: executeLBAStatus},
 	{opcode: 0xA0, action: noAction, name: "REPORT LUNS", usage: "00 FF 000000 FFFFFFFF 00 04", allowed: underAny, anyLUN: true, passes: true, decode: decodeReportLUNs},

@@ -112,9 +112,12 @@ func (c *Command) readAt(p []byte, off int64) Status {
 		return st
 	}
 	u, at := c.itl.unit, c.offset+off
-	n, err := u.device.ReadAt(p, at)
+	next, n, err := u.read(p, at)
 	if n < len(p) && err != nil {
 		return u.readFailed(err, at+int64(n))
+	}
+	if c.torn(next, off) {
+		return statusTorn
 	}
 	if !c.fua {
 		return StatusGood
@@ -131,8 +134,10 @@ func (c *Command) readAtNowait(p []byte, off int64) (Status, bool) {
 	if u.nowait == nil || c.fua && u.durability.dirty() {
 		return StatusGood, false
 	}
-	n, err := u.nowait.ReadAtNowait(p, at)
+	next, n, err := u.readNowait(p, at)
 	switch {
+	case n == len(p) && c.torn(next, off):
+		return statusTorn, true
 	case n == len(p):
 		return StatusGood, true
 	case errors.Is(err, blockdev.ErrWouldBlock) || err == nil:

@@ -194,6 +194,7 @@ var allowances = map[string]string{
 	"WRITE(10)":             "CC A CC C",
 	"WRITE(12)":             "CC A CC C",
 	"WRITE(16)":             "CC A CC C",
+	"WRITE ATOMIC(16)":      "CC A CC C",
 	"WRITE AND VERIFY(10)":  "CC A CC C",
 	"WRITE AND VERIFY(12)":  "CC A CC C",
 	"WRITE AND VERIFY(16)":  "CC A CC C",
@@ -239,7 +240,10 @@ var allowances = map[string]string{
 var ownRules = map[byte]bool{0x16: true, 0x17: true, 0x56: true, 0x57: true, 0x5F: true}
 
 // allDisk offers every command.
-type allDisk struct{ thinDisk }
+type allDisk struct {
+	thinDisk
+	atomicWrites
+}
 
 func (d allDisk) Mapped(off int64) (bool, int64, error) { return true, int64(len(d.now)) - off, nil }
 
@@ -283,7 +287,7 @@ func checkAllowance(t *testing.T, name string, cdb []byte) {
 		{"RESERVE", 8, nil, portC},
 	} {
 		for _, kind := range append(c.types, noReservation)[:max(len(c.types), 1)] {
-			p := newPorts(t, allDisk{thinDisk{newDisk(64, 512)}})
+			p := newPorts(t, allDisk{thinDisk: thinDisk{newDisk(64, 512)}})
 			if kind == noReservation {
 				p.run(portA, "good", "16")
 			} else {

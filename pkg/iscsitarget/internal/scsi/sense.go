@@ -23,6 +23,7 @@ const (
 // Additional sense codes, ASC<<8|ASCQ (SPC-4 annex F).
 const (
 	ascNone                     uint16 = 0x0000
+	ascOverlappingAtomic        uint16 = 0x0023
 	ascInitializingRequired     uint16 = 0x0402
 	ascFormatInProgress         uint16 = 0x0404
 	ascStandby                  uint16 = 0x040B

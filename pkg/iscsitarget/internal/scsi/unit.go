@@ -55,8 +55,11 @@ type Unit struct {
 	prefetcher blockdev.Prefetcher   // nil: cannot
 	spacer     blockdev.Spacer       // nil: cannot tell
 	copier     blockdev.RangeCopier  // nil: copies are read and written
-	blockSize  int64
-	blocks     atomic.Int64
+	// atomicWriter: nil for a unit without atomic writes.
+	atomicWriter blockdev.AtomicWriter
+	atomics      atomics
+	blockSize    int64
+	blocks       atomic.Int64
 	// power is the power condition that START STOP UNIT set.
 	power atomic.Uint32
 	// settings are the mode pages' current values: replaced, never changed,
@@ -111,6 +114,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	u.prefetcher, _ = c.Device.(blockdev.Prefetcher)
 	u.spacer, _ = c.Device.(blockdev.Spacer)
 	u.copier, _ = c.Device.(blockdev.RangeCopier)
+	u.atomicWriter, _ = c.Device.(blockdev.AtomicWriter)
 	u.blocks.Store(c.Device.Size() / size)
 	if err := u.loadState(); err != nil {
 		return nil, err

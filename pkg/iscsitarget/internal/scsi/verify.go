@@ -93,7 +93,7 @@ func (c *Command) verifyStep(p, want []byte, at int64) Status {
 		}
 	}
 	u := c.itl.unit
-	if n, err := u.device.ReadAt(p, at); n < len(p) && err != nil {
+	if _, n, err := u.read(p, at); n < len(p) && err != nil {
 		return u.readFailed(err, at+int64(n))
 	}
 	if want == nil || bytes.Equal(p, want[:len(p)]) {

@@ -181,6 +181,13 @@ func limitsPage(l *itl) []byte {
 		put32(28, max(u.inBlocks(u.unmapper.UnmapGranularity()), 1))
 		put32(32, alignmentValid)
 	}
+	if u.writesAtomic() {
+		for _, at := range []int{44, 56, 60} { // the lengths and the boundary
+			put32(at, u.atomicLimit())
+		}
+		put32(48, u.atomicUnit())
+		put32(52, u.atomicUnit())
+	}
 	return b
 }
 

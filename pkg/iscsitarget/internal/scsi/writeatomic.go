@@ -14,11 +14,15 @@ const maxAtomicBytes = MaxParameterLength
 // writesAtomic says that the unit has atomic writes.
 func (u *Unit) writesAtomic() bool { return u.atomicWriter != nil }
 
+// atomicUnitBytes is the least that disks and the page cache write, whatever they
+// say.
+const atomicUnitBytes = 4096
+
 // atomicUnit is ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY of VPD
-// page B0h, in logical blocks. What is mended after a power cut is whole physical
-// blocks: a disk that was cut off in the middle of one may not even read what
-// others had written to the rest of it.
-func (u *Unit) atomicUnit() uint64 { return max(u.perPhysical(), 1) }
+// page B0h, in logical blocks. What is mended after a power cut is mended by
+// writing, never by reading first: a disk that was cut off in the middle of one of
+// its blocks may be unable to read what others had written to the rest of it.
+func (u *Unit) atomicUnit() uint64 { return max(u.perPhysical(), u.inBlocks(atomicUnitBytes)) }
 
 // atomicLimit is MAXIMUM ATOMIC TRANSFER LENGTH, with and without ATOMIC BOUNDARY,
 // and MAXIMUM ATOMIC BOUNDARY SIZE.

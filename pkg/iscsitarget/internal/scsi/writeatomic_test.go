@@ -104,6 +104,10 @@ func TestWriteAtomicLimits(t *testing.T) {
 	r.golden("12 01 B0 00 40 00", `00 B0 003C 00 80 0008 00080000 00000800 00000000 00000000 00000000 00000000 00000000
 		0000000000200000 00000190 00000008 00000008 00000190 00000190`)
 	r.golden("A3 0C 01 9C 0000 00000100 00 00", "00 03 0010 9C F8 FFFFFFFFFFFFFFFF FFFF FFFF 00 04")
+	small := newRig(t, newAtomicDisk(64, 512), func(c *UnitConfig) { c.PhysicalBlockSize = 512 })
+	if data, _ := small.do("12 01 B0 00 40 00"); !bytes.Equal(data[48:56], unhex(t, "00000008 00000008")) {
+		t.Errorf("physical blocks of 512 bytes: alignment and granularity %x", data[48:56])
+	}
 	r = newRig(t, newAtomicDisk(64, 4096))
 	r.golden("12 01 B0 00 40 00", `00 B0 003C 00 10 0001 00010000 00000100 00000000 00000000 00000000 00000000 00000000
 		0000000000040000 00000032 00000001 00000001 00000032 00000032`)

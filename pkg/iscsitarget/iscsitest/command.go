@@ -20,6 +20,8 @@ type Command struct {
 	Expect      *uint32
 	Immediate   int
 	Unsolicited int
+	// Attr is the task attribute, SIMPLE where it is 0.
+	Attr uint8
 	// Urgent delivers the command immediately (the I bit).
 	Urgent   bool
 	Reckless bool
@@ -90,6 +92,9 @@ func (c *Client) Header(cmd Command, itt uint32) pdu.SCSICommand {
 	req := pdu.SCSICommand{
 		Immediate: cmd.Urgent, Final: true, Attr: 1, LUN: cmd.LUN, ITT: itt, CmdSN: c.CmdSN, ExpStatSN: c.ExpStatSN,
 		Read: cmd.In > 0, ExpectedLength: cmd.In,
+	}
+	if cmd.Attr != 0 {
+		req.Attr = cmd.Attr
 	}
 	if cmd.Out != nil || cmd.Expect != nil {
 		req.Write, req.ExpectedLength = true, uint32(len(cmd.Out))

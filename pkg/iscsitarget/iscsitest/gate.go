@@ -55,6 +55,9 @@ func (h *Hold) Await(tb testing.TB) {
 	}
 }
 
+// Waiting is how many calls that Await has not seen are, or were, held up.
+func (h *Hold) Waiting() int { return len(h.entered) }
+
 // Release lets everything through, now and later.
 func (h *Hold) Release() { h.once.Do(func() { close(h.open) }) }
 

@@ -36,6 +36,11 @@ func (n *Nexus) Decode(lun [8]byte, cdb []byte) Command {
 	r := request{nexus: n, itl: n.lookup(lun)}
 	copy(r.cdb[:], cdb)
 	r.op = findOperation(&r.cdb)
+	return r.command()
+}
+
+// command is what a request comes to.
+func (r request) command() Command {
 	c := r.decode()
 	c.itl, c.op, c.cdb = r.itl, r.op, r.cdb
 	if r.itl != nil {

@@ -56,6 +56,7 @@ const (
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400
+	ascInvalidMessage           uint16 = 0x4900
 	ascNoRegistrationResources  uint16 = 0x5504
 )
 

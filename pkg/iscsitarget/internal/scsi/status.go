@@ -36,6 +36,10 @@ var (
 	// initiator expects does not fit the CDB.
 	SenseInvalidFieldInCommandIU = check(illegalRequest, ascInvalidFieldInCommandIU)
 
+	// SenseInvalidMessage: a task attribute that the logical unit does not
+	// have (SAM-5 section 8.6.5).
+	SenseInvalidMessage = check(illegalRequest, ascInvalidMessage)
+
 	SenseInternalTargetFailure = check(hardwareError, ascInternalTargetFailure)
 )
 

@@ -89,6 +89,8 @@ type Unit struct {
 	reserveUnsure bool // what is kept may not be what the pointer says
 	onPreempt     func(ctx context.Context, initiatorPorts []string)
 
+	tasks taskSet
+
 	mu   sync.Mutex
 	itls map[*itl]struct{}
 }

@@ -137,15 +137,15 @@ func appendDesignator(b []byte, codeSet, kind byte, id []byte) []byte {
 	return append(append(b, codeSet, kind, 0, byte(len(id))), id...)
 }
 
-// extendedInquiryPage is page 86h (SPC-4 section 7.8.7): SIMPLE tasks, and a
+// extendedInquiryPage is page 86h (SPC-4 section 7.8.7): task attributes, and a
 // volatile cache.
 func extendedInquiryPage(*itl) []byte {
 	const (
-		simpleTasks   = 1 << 0 // SIMPSUP
-		volatileCache = 1 << 0 // V_SUP
+		attributes    = 1<<2 | 1<<1 | 1<<0 // HEADSUP, ORDSUP, SIMPSUP
+		volatileCache = 1 << 0             // V_SUP
 	)
 	b := make([]byte, 60)
-	b[5-4], b[6-4], b[13-4] = simpleTasks, volatileCache, maxSenseBytes
+	b[5-4], b[6-4], b[13-4] = attributes, volatileCache, maxSenseBytes
 	return b
 }
 

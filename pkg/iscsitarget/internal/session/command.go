@@ -31,14 +31,24 @@ func (s *Session) scsiCommand(p *pdu.PDU) error {
 	if s.tagInUse(req.ITT) {
 		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
 	}
+	if req.Attr > attrACA {
+		return s.rejectNumbered(pdu.RejectInvalidField, p)
+	}
 	// Who aborts tasks after a reservation has changed must find every one
 	// that the reservation before has let through.
 	s.add(t)
 	t.decode(req, p)
 	s.stats.count(t.cmd.Kind)
-	t.expectData(req, p.Data)
+	waits := t.join(req.Attr)
+	t.expectData(req, p.Data, waits)
+	if waits {
+		t.arrived()
+	}
 	return nil
 }
+
+// attrACA is the last task attribute; there is no ACA.
+const attrACA = 4
 
 func (s *Session) immediateFull() bool {
 	s.mu.Lock()
@@ -54,6 +64,9 @@ func (t *task) decode(req pdu.SCSICommand, p *pdu.PDU) {
 		cdb = append(append(make([]byte, 0, 16+len(p.AHS)), cdb...), extendedCDB(p.AHS)...)
 	}
 	t.cmd = t.s.nexus.Decode(req.LUN, cdb)
+	if req.Attr == attrACA && !bad(t.cmd.Status) {
+		t.cmd = scsi.Command{Status: scsi.SenseInvalidMessage}
+	}
 	if t.cmd.Kind == scsi.Exec {
 		t.makeCancelable()
 	}

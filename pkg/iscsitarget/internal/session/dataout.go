@@ -23,6 +23,7 @@ type inbound struct {
 	unsolicited *burst
 	solicited   [maxR2Ts]*burst // those under way; nil is room for one
 	asking      bool            // the R2T of the newest is not sent yet
+	held        *burst          // complete, but the task is dormant
 	// collect holds the whole parameter list of an Exec; a Write has a
 	// buffer a burst instead.
 	collect *buffer
@@ -77,6 +78,10 @@ func (in *inbound) free() {
 			b.buf.free()
 		}
 	}
+	if in.held != nil {
+		in.held.buf.free()
+		in.held = nil
+	}
 	in.collect.free()
 	in.unsolicited, in.solicited, in.collect = nil, [maxR2Ts]*burst{}, nil
 }
@@ -105,8 +110,9 @@ func (in *inbound) overdue(since time.Time) bool {
 func (b *burst) overdue(since time.Time) bool { return !b.moved.IsZero() && b.moved.Before(since) }
 
 // expectData prepares for the Data-Out of a command that was just decoded, and
-// takes in what came with it. The reader calls it, holding the task's call.
-func (t *task) expectData(req pdu.SCSICommand, immediate []byte) {
+// takes in what came with it. The reader calls it, holding the task's call; the
+// task may have to wait for its turn.
+func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits bool) {
 	s := t.s
 	st := s.checkUnsolicited(req, len(immediate))
 	if !bad(st) {
@@ -123,7 +129,7 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte) {
 		}
 	}
 	if !bad(st) {
-		st = t.prepare(unasked)
+		st = t.prepare(unasked, waits)
 	}
 	s.mu.Lock()
 	if bad(st) {
@@ -171,19 +177,20 @@ func (t *task) checkUnit(req pdu.SCSICommand) scsi.Status {
 
 // prepare finds room for the unasked bytes of a command that takes data: TASK
 // SET FULL where there is none, since the reader cannot wait. Initiators answer
-// that with a shallower queue.
-func (t *task) prepare(unasked int64) scsi.Status {
+// that with a shallower queue. A task that waits for its turn leaves room for those
+// before it.
+func (t *task) prepare(unasked int64, waits bool) scsi.Status {
 	var collect, buf *buffer
 	keep := min(unasked, t.out.want)
 	switch {
 	case t.out.want == 0:
 		return scsi.StatusGood
 	case t.cmd.Kind == scsi.Exec:
-		if collect = t.s.writes.tryGet(int(t.out.want)); collect == nil {
+		if collect = t.s.writes.tryGetSpare(int(t.out.want), waits); collect == nil {
 			return scsi.StatusTaskSetFull
 		}
 	case keep > 0:
-		if buf = t.s.writes.tryGet(int(keep)); buf == nil {
+		if buf = t.s.writes.tryGetSpare(int(keep), waits); buf == nil {
 			return scsi.StatusTaskSetFull
 		}
 	}
@@ -291,17 +298,36 @@ func (t *task) closeBurst(b *burst) {
 			t.fail(scsi.SenseNotEnoughUnsolicitedData)
 		}
 	}
-	n := min(b.got, max(0, t.out.want-b.start))
-	write := b.buf != nil && n > 0 && !t.out.stopped && !t.aborted.Load()
-	if write {
+	write := t.worthWriting(b)
+	hold := write && t.dormancy != enabled
+	switch {
+	case hold:
+		t.out.held = b
+	case write:
 		t.calls++
 	}
 	s.mu.Unlock()
-	if !write {
+	switch {
+	case hold:
+	case write:
+		s.workers.submit(b.op())
+	default:
 		b.buf.free()
-		return
 	}
-	s.workers.submit(op{t: t, call: writeOp, buf: b.buf, n: int(n), off: b.start})
+}
+
+// worthWriting: a burst that is complete has something for the device. Session.mu
+// is held.
+func (t *task) worthWriting(b *burst) bool {
+	return b != nil && b.buf != nil && b.useful() > 0 && !t.out.stopped && !t.aborted.Load()
+}
+
+// useful is how many of the burst's bytes the command has a use for.
+func (b *burst) useful() int64 { return min(b.got, max(0, b.t.out.want-b.start)) }
+
+// op writes the burst.
+func (b *burst) op() op {
+	return op{t: b.t, call: writeOp, buf: b.buf, n: int(b.useful()), off: b.start}
 }
 
 func writeOp(o op) {
@@ -359,7 +385,7 @@ func (t *task) nextBurst() (b *burst, extra bool) {
 	defer t.s.mu.Unlock()
 	in := &t.out
 	n := in.underWay()
-	if t.aborted.Load() || t.gone || in.unsolicited != nil || in.asking || in.stopped || in.asked >= in.want ||
+	if t.dormancy != enabled || t.aborted.Load() || t.gone || in.unsolicited != nil || in.asking || in.stopped || in.asked >= in.want ||
 		n >= min(int(t.s.Params.MaxOutstandingR2T), maxR2Ts) {
 		return nil, false
 	}

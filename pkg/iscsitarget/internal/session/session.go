@@ -5,12 +5,12 @@
 // The life of a command: the connection's reader (conn.go) cuts it out of the
 // stream, the window (window.go) says whether its turn has come, command.go
 // has the SCSI layer decode it, dataout.go collects what the initiator sends,
-// transfer.go moves the data between device and connection, task.go ends it,
-// and the outbox (outbox.go) sends its status. The reader never waits for a
+// turn.go has it wait where its task attribute asks for it, transfer.go moves the
+// data between device and connection, task.go ends it, and the outbox (outbox.go) sends its status. The reader never waits for a
 // device: what may block runs on the session's workers (workers.go).
 //
 // Not here yet: several connections in a session, error recovery levels above
-// 0, and task attributes other than SIMPLE.
+// 0, and ACA.
 package session
 
 import (

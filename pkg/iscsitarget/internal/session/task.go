@@ -17,6 +17,7 @@ type task struct {
 	itt       uint32
 	lun       [8]byte
 	immediate bool
+	head      bool   // HEAD OF QUEUE
 	expectIn  uint32 // bytes of Data-In that the initiator expects
 	expectOut uint32 // bytes of Data-Out that it is ready to send
 	cmd       scsi.Command
@@ -32,6 +33,10 @@ type task struct {
 	answered  bool        // its tag may be used again
 	gone      bool
 	abortions []*abortion
+	dormancy  dormancy
+	arriving  bool // the reader has a dormant task in hand
+
+	turn scsi.Turn
 
 	// aborted is set under Session.mu, and read without it by those who wait
 	// for memory.
@@ -112,7 +117,8 @@ func senseSegment(st scsi.Status) []byte {
 
 // end takes a task out of the session, sends its status unless it was aborted,
 // and tells the task management functions that wait for it: in this order. The
-// window is open before the status goes. It returns whether the status was sent.
+// window is open before the status goes, and those that waited for the task's end
+// have their turn: an initiator that takes no status must not hold up others. It returns whether the status was sent.
 func (s *Session) end(t *task, status func()) bool {
 	s.mu.Lock()
 	if t.gone {
@@ -137,6 +143,7 @@ func (s *Session) end(t *task, status func()) bool {
 	if !t.immediate {
 		s.window.release()
 	}
+	t.turn.Leave()
 	if send {
 		status()
 	}

@@ -31,7 +31,7 @@ func (s *Session) abort(a *abortion, match func(*task) bool) {
 }
 
 func (s *Session) mark(a *abortion, match func(*task) bool) {
-	var idle []*task
+	var idle, waiting []*task
 	s.mu.Lock()
 	for _, t := range s.tasks {
 		if !match(t) {
@@ -49,13 +49,21 @@ func (s *Session) mark(a *abortion, match func(*task) bool) {
 		if t.cancel != nil {
 			t.cancel()
 		}
-		if t.calls == 0 {
+		switch {
+		case t.dormancy == dormant:
+			waiting = append(waiting, t)
+		case t.calls == 0:
 			idle = append(idle, t)
 		}
 	}
 	s.mu.Unlock()
 	for _, t := range idle {
 		s.end(t, nil)
+	}
+	for _, t := range waiting {
+		if t.turn.Leave() { // else Enable is on its way
+			t.finish(scsi.StatusGood)
+		}
 	}
 	s.workers.drop()
 	s.granter.drop()

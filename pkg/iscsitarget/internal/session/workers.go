@@ -18,7 +18,7 @@ type op struct {
 }
 
 // workers run a session's blocking calls, workerLimit at once, in the order
-// they came. A worker lives as long as there is something to do.
+// they came, but those of tasks at the head of the queue before others. A worker lives as long as there is something to do.
 type workers struct {
 	mu      sync.Mutex
 	queue   []op
@@ -30,7 +30,11 @@ type workers struct {
 // wait.
 func (w *workers) submit(o op) {
 	w.mu.Lock()
-	w.queue = append(w.queue, o)
+	if o.t.head {
+		w.queue = slices.Insert(w.queue, 0, o)
+	} else {
+		w.queue = append(w.queue, o)
+	}
 	start := w.running < workerLimit
 	if start {
 		w.running++
@@ -88,11 +92,17 @@ type granter struct {
 	mu      sync.Mutex
 	queue   []*burst
 	running bool
+	closed  bool // wait was called
 	wg      sync.WaitGroup
 }
 
 func (g *granter) submit(b *burst) {
 	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		b.t.solicit(b, nil) // of a task that was aborted: it ends
+		return
+	}
 	g.queue = append(g.queue, b)
 	start := !g.running
 	if start {
@@ -121,7 +131,12 @@ func (g *granter) run() {
 	}
 }
 
-func (g *granter) wait() { g.wg.Wait() }
+func (g *granter) wait() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.wg.Wait()
+}
 
 // drop takes aborted tasks out of the queue.
 func (g *granter) drop() {

@@ -1,0 +1,162 @@
+package scsi
+
+import (
+	"slices"
+	"sync"
+)
+
+// Attribute is a task attribute (SAM-5 section 8.6), with the numbers of iSCSI
+// (RFC 7143 section 11.3.1), which are those of most transports.
+type Attribute uint8
+
+// The task attributes. Untagged counts as Simple.
+const (
+	Untagged Attribute = iota
+	Simple
+	Ordered
+	HeadOfQueue
+)
+
+// Valid says whether a command may have the attribute.
+func (a Attribute) Valid() bool { return a <= HeadOfQueue }
+
+// Waiter is a task that waits for its turn.
+type Waiter interface {
+	// Enable says, once, that the turn has come. It must not wait for
+	// anything.
+	Enable()
+}
+
+// Turn is a task's place in a task set. The zero value is none; it must not be
+// copied once the task has joined. All methods may be called concurrently.
+type Turn struct {
+	set    *taskSet
+	epoch  *epoch // nil at the head of the queue
+	waiter Waiter
+	left   bool // guarded by set.mu
+}
+
+// taskSet keeps the tasks of a logical unit, or of one I_T_L nexus where TST says
+// so, in the order that their attributes ask for (SAM-5 section 8): a SIMPLE task
+// waits for older ORDERED ones, an ORDERED one for all that are older, both for
+// those at the head of the queue, which wait for nobody.
+//
+// The queue is made of epochs: the SIMPLE tasks that came one after the other
+// share one, an ORDERED task has its own. The first of them has its turn. Where
+// all tasks are SIMPLE there is one epoch, which stays, and joining or leaving it
+// is a matter of counting.
+type taskSet struct {
+	mu    sync.Mutex
+	heads int // tasks at the head of the queue
+	queue []*epoch
+}
+
+// epoch is a number of tasks that have their turn together.
+type epoch struct {
+	ordered bool
+	tasks   int // that have not ended
+	waiting []*Turn
+}
+
+// join takes a task in; false means that its turn is to come.
+func (s *taskSet) join(t *Turn, a Attribute, w Waiter) (enabled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.set, t.waiter = s, w
+	if a == HeadOfQueue {
+		s.heads++
+		return true
+	}
+	t.epoch = s.last(a == Ordered)
+	t.epoch.tasks++
+	if s.heads == 0 && t.epoch == s.queue[0] {
+		return true
+	}
+	t.epoch.waiting = append(t.epoch.waiting, t)
+	return false
+}
+
+// last is the epoch for a new task, at the end of the queue.
+func (s *taskSet) last(ordered bool) *epoch {
+	if n := len(s.queue); n > 0 && !ordered && !s.queue[n-1].ordered {
+		return s.queue[n-1]
+	}
+	e := &epoch{ordered: ordered}
+	s.queue = append(s.queue, e)
+	s.trim()
+	return e
+}
+
+// trim takes epochs that are over from the front of the queue.
+func (s *taskSet) trim() {
+	for len(s.queue) > 1 && s.queue[0].tasks == 0 {
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+	}
+}
+
+// Leave ends the task's place. It says whether the task's turn never came, and
+// tells those whose turn comes by it. A second call does nothing.
+func (t *Turn) Leave() (waited bool) {
+	if t.set == nil {
+		return false
+	}
+	waited, ready := t.set.leave(t)
+	for _, next := range ready {
+		next.waiter.Enable()
+	}
+	return waited
+}
+
+func (s *taskSet) leave(t *Turn) (waited bool, ready []*Turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.left {
+		return false, nil
+	}
+	t.left = true
+	if e := t.epoch; e != nil {
+		e.tasks--
+		if i := slices.Index(e.waiting, t); i >= 0 {
+			e.waiting = slices.Delete(e.waiting, i, i+1)
+			waited = true
+		}
+	} else {
+		s.heads--
+	}
+	return waited, s.ready()
+}
+
+// ready takes out those whose turn has come.
+func (s *taskSet) ready() []*Turn {
+	if s.heads > 0 || len(s.queue) == 0 {
+		return nil
+	}
+	s.trim()
+	e := s.queue[0]
+	ready := e.waiting
+	e.waiting = nil
+	return ready
+}
+
+// Join takes a task into the task set of the unit that the command is for. true
+// means that it waits: [Waiter.Enable] says when its turn has come, unless
+// [Turn.Leave] says before that it has not. A command for no unit, and one that
+// has failed already, joins no task set.
+func (c *Command) Join(t *Turn, a Attribute, w Waiter) (waits bool) {
+	if c.itl == nil || c.Status.code != Good {
+		return false
+	}
+	return !c.itl.unit.tasks.join(t, a, w)
+}
+
+// Again decodes the command anew, for a task whose turn came late: what the
+// tasks before it changed, as reservations and mode pages, counts. What comes out
+// has the same Kind, Dir and Length unless it has failed.
+func (c *Command) Again() Command {
+	next := request{nexus: c.itl.nexus, itl: c.itl, op: c.op, cdb: c.cdb}.command()
+	if next.Status.code == Good && (next.Kind != c.Kind || next.Dir != c.Dir || next.Kind != Done && next.Length != c.Length) {
+		next.Status = next.inFormat(SenseInternalTargetFailure)
+	}
+	return next
+}

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
+.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel test-full e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ conformance: deps
 # detector would only slow the harness.
 kernel: deps
 	go test -count=1 -timeout 40m -v ./test/e2e/kernel
+
+# What make test samples, in full: every negotiation of the kernel's initiator.
+test-full: test ## make test, and what it takes a sample of in full (half an hour more; root)
+	go test -count=1 -timeout 2h -v -run '^TestNegotiation$$' ./test/e2e/kernel -full
 
 e2e: deps ## the suite on a Kubernetes cluster in the lab (root; builds Kubernetes the first time)
 	test/e2e/run

@@ -31,6 +31,16 @@ func newLab(t *testing.T) *lab.Lab {
 	return l
 }
 
+// newPlainLab makes a lab in which nobody has secrets to watch: its guests have
+// their processor for themselves.
+func newPlainLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	l, err := lab.New(t.Context(), lab.Config{Name: t.Name(), Unwatched: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	return l
+}
+
 // boot boots n guests at once, node-1 and up, each made as cfg says.
 func boot(t *testing.T, l *lab.Lab, n int, cfg lab.GuestConfig) []*lab.Guest {
 	t.Helper()

@@ -49,6 +49,7 @@ var suites = []struct {
 	{"ALL.Write10", 6},
 	{"ALL.Write12", 5},
 	{"ALL.Write16", 5},
+	{"ALL.WriteAtomic16", 6},
 	{"ALL.WriteSame10", 10},
 	{"ALL.WriteSame16", 10},
 	{"ALL.WriteVerify10", 6},

@@ -213,6 +213,7 @@ func (u *Unit) eachStep(ctx context.Context, pass, passes int, f func(at, n int6
 		u.tokens.changed(at, n)
 		err := f(at, n)
 		u.guard.disown(at, n)
+		u.thresholds.poke()
 		if err != nil {
 			return err
 		}

@@ -91,7 +91,6 @@ func (c *Command) cut(b []byte) []byte { return b[:min(int64(len(b)), c.Length)]
 
 // supportedLogs is page 00h, or 00h/FFh, which has a subpage code for each.
 func (u *Unit) supportedLogs(subpages bool) []byte {
-	const subpageFormat = 1 << 6
 	b := []byte{0, 0, 0, 0}
 	if subpages {
 		b[0], b[1] = subpageFormat, allSubpages
@@ -124,29 +123,24 @@ func (p logParameter) append(b []byte) []byte {
 // knowsSpace says that the unit can tell what it and its pool have left.
 func (u *Unit) knowsSpace() bool { return u.thin() && u.spacer != nil }
 
-// thresholdExponent is the threshold set size of VPD page B2h: counts are in
-// units of 2^11 logical blocks, 1 MiB of 512 bytes each.
-const thresholdExponent = 11
-
 // provisioningLog is the logical block provisioning page (SBC-3 section 6.3.4):
 // what the pool has left and what the unit uses, in threshold sets.
 func provisioningLog(u *Unit) ([]logParameter, error) {
 	const (
-		available, used = 1, 2
-		shared, own     = 2, 1 // SCOPE: of several units, of this one
+		shared, own = 2, 1 // SCOPE: of several units, of this one
 	)
 	space, err := u.spacer.Space()
 	if err != nil {
 		return nil, err
 	}
 	return []logParameter{
-		{available, append(u.thresholdSets(space.Available), shared, 0, 0, 0)},
-		{used, append(u.thresholdSets(space.Used), own, 0, 0, 0)},
+		{resourceAvailable, append(u.thresholdSets(space.Available), shared, 0, 0, 0)},
+		{resourceUsed, append(u.thresholdSets(space.Used), own, 0, 0, 0)},
 	}, nil
 }
 
 func (u *Unit) thresholdSets(n int64) []byte {
-	sets := min(u.inBlocks(n)>>thresholdExponent, 1<<32-1)
+	sets := min(u.inBlocks(n)>>u.thresholdExponent(), 1<<32-1)
 	return binary.BigEndian.AppendUint32(nil, uint32(sets))
 }
 

@@ -11,12 +11,20 @@ type settings struct {
 	// WriteCache is the caching page's WCE bit: writes are volatile until
 	// SYNCHRONIZE CACHE or FUA.
 	WriteCache bool `json:"writeCache"`
+	// Thresholds are the descriptors of the logical block provisioning page.
+	Thresholds [len(thresholdKinds)]threshold `json:"thresholds,omitzero"`
+	// ThresholdsQuiet is the read-write error recovery page's LBPERE bit, the
+	// other way round: no threshold is reported.
+	ThresholdsQuiet bool `json:"thresholdsQuiet,omitempty"`
 }
 
-// modePage is a mode page. Its bytes are those behind the page's two-byte head.
+// modePage is a mode page, or a subpage. Its bytes are those behind the page's
+// head.
 type modePage struct {
-	code   byte
-	length int
+	code, subpage byte
+	length        int
+	// offered says whether the unit has the page; nil is yes.
+	offered func(*Unit) bool
 	// changeable has the bits that MODE SELECT may change; the rest of the
 	// page is zero.
 	changeable []byte
@@ -28,13 +36,50 @@ type modePage struct {
 // pageSavable is the PS bit of a page's head.
 const pageSavable = 1 << 7
 
-// modePages are in ascending order. There are no subpages.
+// subpageFormat is the SPF bit of a page's head.
+const subpageFormat = 1 << 6
+
+// The lengths of a page's head, in bytes: of a page, of a subpage.
+const (
+	shortHead = 2
+	longHead  = 4
+)
+
+// modePages are in ascending order.
 var modePages = []modePage{
+	{code: 0x01, length: 10, offered: (*Unit).knowsSpace, changeable: []byte{5: thresholdReports}, put: putRecovery, take: takeRecovery},
 	{code: 0x08, length: 18, changeable: []byte{writeCacheEnabled}, put: putCaching, take: takeCaching},
 	{code: 0x0A, length: 10, changeable: []byte{descriptorFormat, 0, softwareProtect}, put: putControl, take: takeControl},
 	{code: 0x1A, length: 38, put: putPower},
 	{code: 0x1C, length: 10, put: putExceptions},
+	{code: 0x1C, subpage: 0x02, length: 44, offered: (*Unit).knowsSpace, changeable: changeableThresholds(), put: putThresholds, take: takeThresholds},
 }
+
+func (p *modePage) in(u *Unit) bool { return p.offered == nil || p.offered(u) }
+
+// asked says whether MODE SENSE for a page code and a subpage code means the page.
+func (p *modePage) asked(code, subpage byte) bool {
+	if code == allPages && subpage != allSubpages && subpage != 0 {
+		return false
+	}
+	return (code == p.code || code == allPages) && (subpage == p.subpage || subpage == allSubpages)
+}
+
+// head is the page's head without the PS bit.
+func (p *modePage) head() []byte {
+	if p.subpage == 0 {
+		return []byte{p.code, byte(p.length)}
+	}
+	return []byte{p.code | subpageFormat, p.subpage, byte(p.length >> 8), byte(p.length)}
+}
+
+// Read-write error recovery page, SBC-3 section 6.4.8: nothing but LBPERE. It is
+// there for units with thresholds.
+const thresholdReports = 1 << 7 // byte 7
+
+func putRecovery(s settings, b []byte) { setBit(&b[5], thresholdReports, !s.ThresholdsQuiet) }
+
+func takeRecovery(b []byte, s *settings) { s.ThresholdsQuiet = b[5]&thresholdReports == 0 }
 
 // Caching page, SBC-3 section 6.4.5.
 const writeCacheEnabled = 1 << 2
@@ -100,7 +145,7 @@ func (p *modePage) sense(u *Unit, control byte) []byte {
 	default:
 		b = p.bytes(u.defaultSettings())
 	}
-	head := []byte{p.code, byte(p.length)}
+	head := p.head()
 	if u.saves() && len(p.changeable) > 0 {
 		head[0] |= pageSavable
 	}

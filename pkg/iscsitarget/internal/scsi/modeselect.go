@@ -42,7 +42,7 @@ func executeModeSelect(_ context.Context, c Command, params []byte) ([]byte, Sta
 	}
 	next := *u.settings.Load()
 	for at < len(params) {
-		n, st := next.takePage(params, at)
+		n, st := next.takePage(u, params, at)
 		if st.code != Good {
 			return nil, st
 		}
@@ -93,38 +93,50 @@ func (c *Command) modeHeader(params []byte) (at int, st Status) {
 }
 
 // takePage takes over the page at an offset of the list and returns its length.
-func (s *settings) takePage(params []byte, at int) (int, Status) {
+func (s *settings) takePage(u *Unit, params []byte, at int) (int, Status) {
 	left := params[at:]
-	if len(left) < 2 {
+	if len(left) < shortHead || left[0]&subpageFormat != 0 && len(left) < longHead {
 		return 0, check(illegalRequest, ascParameterListLength)
 	}
-	p := findModePage(left[0] &^ pageSavable)
-	switch {
-	case p == nil:
+	p := u.findModePage(left)
+	if p == nil {
 		return 0, invalidParameter(at, 5)
-	case int(left[1]) != p.length:
-		return 0, invalidParameter(at+1, 7)
-	case len(left) < 2+p.length:
+	}
+	head := p.head()
+	for i := 1; i < len(head); i++ {
+		if left[i] != head[i] {
+			return 0, invalidParameter(at+lengthField(head), 7)
+		}
+	}
+	if len(left) < len(head)+p.length {
 		return 0, check(illegalRequest, ascParameterListLength)
 	}
-	page, now, mask := left[2:2+p.length], p.bytes(*s), p.mask()
+	page, now, mask := left[len(head):][:p.length], p.bytes(*s), p.mask()
 	for i := range page {
 		if (page[i]^now[i])&^mask[i] != 0 {
-			return 0, invalidParameter(at+2+i, 7)
+			return 0, invalidParameter(at+len(head)+i, 7)
 		}
 	}
 	if p.take != nil {
 		p.take(page, s)
 	}
-	return 2 + p.length, StatusGood
+	return len(head) + p.length, StatusGood
 }
 
-// findModePage finds a page by the first byte of its head: the subpage format
-// bit names one that is not there.
-func findModePage(head byte) *modePage {
+// lengthField is the offset of PAGE LENGTH in a page's head.
+func lengthField(head []byte) int { return len(head) / 2 }
+
+// findModePage finds the page that a head names, nil for none.
+func (u *Unit) findModePage(head []byte) *modePage {
+	code, subpage := head[0]&^(pageSavable|subpageFormat), byte(0)
+	if head[0]&subpageFormat != 0 {
+		if subpage = head[1]; subpage == 0 {
+			return nil // no page has that format and that code
+		}
+	}
 	for i := range modePages {
-		if modePages[i].code == head {
-			return &modePages[i]
+		if p := &modePages[i]; p.code == code && p.subpage == subpage && p.in(u) {
+			return p
 		}
 	}
 	return nil
@@ -145,6 +157,7 @@ func (l *itl) changeSettings(next settings, save bool) Status {
 		return StatusGood
 	}
 	u.settings.Store(&next)
+	u.thresholds.configure(next)
 	u.establishForOthers(l, attentionModeParameters)
 	if now.WriteCache && !next.WriteCache {
 		return l.flush()

@@ -82,16 +82,16 @@ func (r request) modePages() ([]byte, Status) {
 	if control == savedValues && !r.itl.unit.saves() {
 		return nil, check(illegalRequest, ascSavingNotSupported)
 	}
-	if subpage != 0 && subpage != allSubpages {
-		return nil, invalidField(3, 7)
-	}
 	var b []byte
 	for i := range modePages {
-		if p := &modePages[i]; code == p.code || code == allPages {
+		if p := &modePages[i]; p.in(r.itl.unit) && p.asked(code, subpage) {
 			b = append(b, p.sense(r.itl.unit, control)...)
 		}
 	}
-	if b == nil {
+	switch {
+	case b == nil && subpage != 0 && subpage != allSubpages:
+		return nil, invalidField(3, 7)
+	case b == nil:
 		return nil, invalidField(2, 5)
 	}
 	return b, StatusGood

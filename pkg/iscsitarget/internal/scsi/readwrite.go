@@ -173,6 +173,7 @@ func (c *Command) storeAt(p []byte, at int64) Status {
 		u.tokens.changed(at, int64(len(p)))
 		err := u.syncWriter.WriteAtSync(p, at)
 		u.guard.unshare(at, int64(len(p)))
+		u.thresholds.poke()
 		if err != nil {
 			u.durability.probe()
 		}
@@ -204,6 +205,7 @@ func (c *Command) changeAlone(at, n int64, f func() error) Status {
 		return SenseInternalTargetFailure
 	}
 	defer u.durability.end()
+	defer u.thresholds.poke()
 	return u.writeFailed(f(), at)
 }
 

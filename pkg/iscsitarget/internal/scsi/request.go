@@ -66,7 +66,7 @@ func (r request) admit() Status {
 	}
 	if !r.op.passes {
 		if a, pending := r.itl.attentions.take(); pending {
-			return a.status()
+			return r.itl.unit.attentionStatus(a)
 		}
 	}
 	if !r.op.in(r.itl.unit) {

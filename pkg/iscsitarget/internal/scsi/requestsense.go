@@ -13,7 +13,7 @@ func (r request) currentSense() sense {
 		return sense{key: illegalRequest, code: ascLogicalUnitNotSupported}
 	}
 	if a, pending := r.itl.attentions.take(); pending {
-		return a.status().sense
+		return r.itl.unit.attentionStatus(a).sense
 	}
 	u := r.itl.unit
 	if st := u.admitChore(); st.code != Good {

@@ -58,6 +58,7 @@ type Unit struct {
 	// atomicWriter: nil for a unit without atomic writes.
 	atomicWriter blockdev.AtomicWriter
 	atomics      atomics
+	thresholds   *thresholds
 	blockSize    int64
 	blocks       atomic.Int64
 	// power is the power condition that START STOP UNIT set.
@@ -123,11 +124,16 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	}
 	saved := u.savedSettings()
 	u.settings.Store(&saved)
+	u.thresholds = newThresholds(u)
 	var err error
 	if u.durability, err = newDurability(c.Device, c.BootID, c.Logger); err != nil {
 		return nil, err
 	}
-	return u, u.resume()
+	if err := u.resume(); err != nil {
+		return nil, err
+	}
+	u.thresholds.configure(saved)
+	return u, nil
 }
 
 // OnPreempt gives what PREEMPT AND ABORT calls to abort the commands that
@@ -153,7 +159,9 @@ func (u *Unit) Reset() {
 	saved := u.savedSettings()
 	u.modeMu.Lock()
 	u.settings.Store(&saved)
+	u.thresholds.configure(saved)
 	u.modeMu.Unlock()
+	u.thresholds.reset()
 	u.power.Store(powerActive)
 	u.dropReserver(nil)
 	u.forgetCopies()
@@ -176,6 +184,7 @@ func (u *Unit) PowerOn() {
 // device goes on with it where the device is a [blockdev.StateKeeper].
 func (u *Unit) Close() error {
 	u.chores.stop()
+	u.thresholds.close()
 	return u.durability.close()
 }
 

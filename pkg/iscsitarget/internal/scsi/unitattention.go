@@ -20,6 +20,7 @@ const (
 	attentionReservationsPreempted
 	attentionReservationsReleased
 	attentionRegistrationsPreempted
+	attentionThreshold
 )
 
 // attentionCodes are the additional sense codes, by attention.
@@ -36,6 +37,8 @@ var attentionCodes = [...]uint16{
 	attentionReservationsPreempted:  ascReservationsPreempted,
 	attentionReservationsReleased:   ascReservationsReleased,
 	attentionRegistrationsPreempted: ascRegistrationsPreempted,
+
+	attentionThreshold: ascThresholdReached,
 }
 
 // resets are the attentions that say the same thing, that state was lost: one
@@ -69,3 +72,12 @@ func (a *attentions) take() (attention, bool) {
 }
 
 func (u attention) status() Status { return check(unitAttention, attentionCodes[u]) }
+
+// attentionStatus adds what the unit knows of the condition: which threshold
+// descriptor of the mode page (SBC-4 section 4.7.3.7.6).
+func (u *Unit) attentionStatus(a attention) Status {
+	if a == attentionThreshold {
+		return a.status().withInfo(u.thresholds.crossed.Load())
+	}
+	return a.status()
+}

@@ -202,17 +202,17 @@ func characteristicsPage(*itl) []byte {
 }
 
 // provisioningPage is page B2h: thin, with UNMAP and both WRITE SAMEs, and
-// unmapped blocks read as zeros. There are no anchored blocks. The threshold
-// exponent is there where the log page that counts in its sets is.
+// unmapped blocks read as zeros. There are no anchored blocks. A threshold exponent
+// is there where thresholds are.
 func provisioningPage(l *itl) []byte {
 	const (
 		lbpu, lbpws, lbpws10 = 1 << 7, 1 << 6, 1 << 5
 		lbprz                = 1 << 2
 		thinProvisioned      = 2
 	)
-	exponent := byte(0)
+	b := []byte{0, lbpu | lbpws | lbpws10 | lbprz, thinProvisioned, 0}
 	if l.unit.knowsSpace() {
-		exponent = thresholdExponent
+		b[0] = byte(l.unit.thresholdExponent())
 	}
-	return []byte{exponent, lbpu | lbpws | lbpws10 | lbprz, thinProvisioned, 0}
+	return b
 }

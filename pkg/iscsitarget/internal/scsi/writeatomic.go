@@ -78,6 +78,7 @@ func (c *Command) writeAtomic(p []byte) Status {
 	u.atomics.begin(extent{c.offset, c.span})
 	err := u.atomicWriter.WriteAtomic(p, c.offset)
 	u.atomics.end()
+	u.thresholds.poke()
 	if errors.Is(err, blockdev.ErrLostWrites) {
 		u.durability.probe()
 	}

@@ -40,7 +40,7 @@ func (o *ietdOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.config, "config", "c", "", "configuration `file` (default "+strings.Join(defaultConfigs, ", then ")+")")
 	f.StringSliceVarP(&o.addresses, "address", "a", nil, "local IPv4 or IPv6 `address` to listen on, may be repeated (default any)")
 	f.Uint16VarP(&o.port, "port", "p", 3260, "port to listen on")
-	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "`directory` for what the disks must remember: reservations that outlive a power loss, saved mode pages")
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "`directory` for what the disks must remember: reservations that outlive a power loss, saved mode pages, the atomic write under way")
 	f.IntVarP(&o.debug, "debug", "d", 0, "debug `level`, 0 to 2")
 }
 

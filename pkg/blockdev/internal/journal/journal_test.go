@@ -129,14 +129,14 @@ func (r *rig) write(want error) {
 
 // holds says whether the medium holds all of the new data, or none; a mix fails
 // the test.
-func (r *rig) holds(fresh bool) {
+func (r *rig) holds(whole bool) {
 	r.Helper()
 	got, want := make([]byte, deviceSize), bytes.Clone(old)
-	if fresh {
+	if whole {
 		copy(want[at:], now)
 	}
 	if _, err := r.medium.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
-		r.Fatalf("the medium does not hold what it should (fresh: %v), %v", fresh, err)
+		r.Fatalf("the medium does not hold what it should (new: %v), %v", whole, err)
 	}
 }
 

@@ -17,6 +17,11 @@
 // of the type point in time copy - change vulnerable. Its sense data has no
 // segment pointer and no sense data of the unit that failed.
 //
+// WRITE ATOMIC(16) and the soft thresholds are SBC-4's: atomics.go says why reads
+// see all of the one or nothing, thresholds.go when the others are looked at. Of
+// the thresholds only what this unit's own writes brought about is noticed at
+// once, and of SITUA only zero is known.
+//
 // The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no third-party
 // reservations (RESERVE(10) with 3RDPTY), no protection information, no NACA, and
 // the IMMED bits of SYNCHRONIZE CACHE, START STOP UNIT and third-party copy are

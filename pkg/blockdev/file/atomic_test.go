@@ -144,3 +144,42 @@ func TestAtomicReplaysOnce(t *testing.T) {
 	}
 	ok(t, errors.Join(d.Close(), pool.Close()))
 }
+
+// TestAtomicOnFullDisk: whichever step up to the write in place finds the disk
+// full, the old data is whole, nothing half-made is left, and the volume goes on.
+func TestAtomicOnFullDisk(t *testing.T) {
+	data := newContent()[atomicAt : atomicAt+atomicSize]
+	const inPlace = 8 // the ninth step, see TestOrderOfEvents
+	for n := range inPlace + 2 {
+		p := newPlace(t)
+		full := n == inPlace+1 // in place of a step: no blocks for the range
+		p.calls.Fallocate = func(fd int, mode uint32, off, n int64) error {
+			if full && mode == unix.FALLOC_FL_KEEP_SIZE {
+				return unix.ENOSPC
+			}
+			return unix.Fallocate(fd, mode, off, n)
+		}
+		pool, d := openFilled(t, p)
+		if !full {
+			p.Fail(n, unix.ENOSPC, false)
+		}
+		wantError(t, "WriteAtomic", atomicOf(d).WriteAtomic(data, atomicAt), blockdev.ErrNoSpace)
+		if full != !p.Reached() {
+			t.Fatalf("step %d was not reached", n)
+		}
+		got := make([]byte, d.Size())
+		if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got, oldContent()) {
+			t.Errorf("step %d: the old data is not whole (%v)", n, err)
+		}
+		if _, err := os.Stat(p.path(journalPath(testID) + temporarySuffix)); err == nil {
+			t.Errorf("step %d: half a journal is left", n)
+		}
+		ok(t, d.Sync())
+		full = false
+		ok(t, atomicOf(d).WriteAtomic(data, atomicAt))
+		ok(t, errors.Join(d.Close(), pool.Close()))
+		if got := contentOf(t, p.dir); !bytes.Equal(got, newContent()) {
+			t.Errorf("step %d: tried again, and not written", n)
+		}
+	}
+}

@@ -244,7 +244,7 @@ func (j *Journal) syncFile() error {
 // writeStable is step 3.
 func (j *Journal) writeStable(p []byte, off int64) error {
 	if err := j.before(WriteStable); err != nil {
-		return err
+		return j.failed(err)
 	}
 	return j.device.WriteAtSync(p, off)
 }

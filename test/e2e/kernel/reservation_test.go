@@ -98,9 +98,9 @@ func (f *fight) testRegistered(t *testing.T) {
 // aborted, and of one that met a reservation.
 var ioErrors = regexp.MustCompile(`(?i)input/output error|invalid exchange`)
 
-// testPreempted: the second takes the reservation while the first writes with
-// many commands under way. They end in errors, and none of them reaches the
-// file after the second has its answer.
+// testPreempted: the second takes the reservation while the first writes, with
+// many commands under way whose data is held up by the network. They end in
+// errors, and what comes of their data later does not reach the file.
 func (f *fight) testPreempted(t *testing.T) {
 	writer := background(t, f.first, sgNames+`
 		echo 5 >/sys/block/${B#/dev/}/device/timeout
@@ -110,8 +110,10 @@ func (f *fight) testPreempted(t *testing.T) {
 		read reads writes </sys/block/${B#/dev/}/inflight
 		[ $writes -ge 8 ]`)
 	waitFor(t, f.machine, time.Minute, "writes to land", "[ $(stat -c %b "+f.image(0)+") -gt 16384 ]")
+	must(t, f.first.CutNetwork())
 	f.expect(t, f.second, sgCase{command: "sg_persist --out --preempt-abort --param-rk=0xb --param-sark=0xa --prout-type=5 $D"})
 	answered := time.Now()
+	must(t, f.first.RestoreNetwork())
 	select {
 	case <-writer.done:
 	case <-time.After(2 * time.Minute):

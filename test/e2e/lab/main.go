@@ -22,6 +22,7 @@ const rootEnv = "CSI_IETD_LAB_ROOT"
 var needed = []string{
 	"linux.uml", "ip", "mkfs.ext4", "mkfs.xfs", "blkid", "resize2fs", "xfs_growfs", "fsck.ext4", "xfs_repair",
 	"iscsid", "iscsiadm", "modprobe", "udevadm", "fio", "tgtd", "tgtadm", "sg_inq", "nsenter", "mount",
+	"ss", "fallocate", "fstrim", "blkdiscard",
 }
 
 // Main runs f in namespaces of its own and returns the process's exit status.

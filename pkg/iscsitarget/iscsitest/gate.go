@@ -24,6 +24,7 @@ type Gate struct {
 	blockdev.Device
 	mu    sync.Mutex
 	holds map[Call]*Hold
+	all   []*Hold
 }
 
 // Hold is a closed gate.
@@ -41,7 +42,7 @@ func (g *Gate) Hold(c Call) *Hold {
 	h := &Hold{entered: make(chan struct{}, 1<<16), open: make(chan struct{})}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.holds[c] = h
+	g.holds[c], g.all = h, append(g.all, h)
 	return h
 }
 
@@ -60,6 +61,15 @@ func (h *Hold) Waiting() int { return len(h.entered) }
 
 // Release lets everything through, now and later.
 func (h *Hold) Release() { h.once.Do(func() { close(h.open) }) }
+
+// Open releases everything that was ever held: for the end of a test that failed.
+func (g *Gate) Open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, h := range g.all {
+		h.Release()
+	}
+}
 
 func (g *Gate) pass(c Call) {
 	g.mu.Lock()

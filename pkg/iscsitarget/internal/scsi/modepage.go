@@ -16,6 +16,7 @@ type settings struct {
 	// ThresholdsQuiet is the read-write error recovery page's LBPERE bit, the
 	// other way round: no threshold is reported.
 	ThresholdsQuiet bool `json:"thresholdsQuiet,omitempty"`
+	TaskPolicy
 }
 
 // modePage is a mode page, or a subpage. Its bytes are those behind the page's
@@ -29,6 +30,9 @@ type modePage struct {
 	// page is zero.
 	changeable []byte
 	put        func(settings, []byte)
+	// wrong returns the byte and the bit of a value that is reserved though its
+	// bits are changeable; nil where there is none.
+	wrong func([]byte) (at, bit int, wrong bool)
 	// take is put the other way round, nil where nothing is changeable.
 	take func([]byte, *settings)
 }
@@ -49,7 +53,7 @@ const (
 var modePages = []modePage{
 	{code: 0x01, length: 10, offered: (*Unit).knowsSpace, changeable: []byte{5: thresholdReports}, put: putRecovery, take: takeRecovery},
 	{code: 0x08, length: 18, changeable: []byte{writeCacheEnabled}, put: putCaching, take: takeCaching},
-	{code: 0x0A, length: 10, changeable: []byte{descriptorFormat, 0, softwareProtect}, put: putControl, take: takeControl},
+	{code: 0x0A, length: 10, changeable: []byte{oneSetPerNexus | descriptorFormat, queueErrors, softwareProtect, taskAbortedBit}, put: putControl, wrong: wrongControl, take: takeControl},
 	{code: 0x1A, length: 38, put: putPower},
 	{code: 0x1C, length: 10, put: putExceptions},
 	{code: 0x1C, subpage: 0x02, length: 44, offered: (*Unit).knowsSpace, changeable: changeableThresholds(), put: putThresholds, take: takeThresholds},
@@ -89,22 +93,34 @@ func putCaching(s settings, b []byte) { setBit(&b[0], writeCacheEnabled, s.Write
 func takeCaching(b []byte, s *settings) { s.WriteCache = b[0]&writeCacheEnabled != 0 }
 
 // Control page, SPC-4 section 7.5.8. Commands are reordered without regard to
-// what they do, which is queue algorithm modifier 1.
+// what they do, which is queue algorithm modifier 1: it is about SIMPLE tasks.
+// UA_INTLCK_CTRL is zero: a unit attention is cleared by its report.
 const (
-	descriptorFormat = 1 << 2 // byte 2 of the page
+	oneSetPerNexus   = 1 << 5 // byte 2 of the page: TST, of which 001b is one more
+	descriptorFormat = 1 << 2
 	unrestricted     = 1 << 4 // byte 3
+	queueErrors      = 3 << 1 // QERR
 	softwareProtect  = 1 << 3 // byte 4
+	taskAbortedBit   = 1 << 6 // byte 5: TAS
 )
 
 func putControl(s settings, b []byte) {
 	setBit(&b[0], descriptorFormat, s.DescriptorSense)
-	b[1] = unrestricted
+	setBit(&b[0], oneSetPerNexus, s.SetPerNexus)
+	b[1] = unrestricted | byte(s.QueueError)<<1
 	setBit(&b[2], softwareProtect, s.WriteProtect)
+	setBit(&b[3], taskAbortedBit, s.TaskAborted)
 }
+
+// wrongControl: 10b is no value of QERR.
+func wrongControl(b []byte) (at, bit int, wrong bool) { return 1, 2, b[1]&queueErrors == 2<<1 }
 
 func takeControl(b []byte, s *settings) {
 	s.DescriptorSense = b[0]&descriptorFormat != 0
+	s.SetPerNexus = b[0]&oneSetPerNexus != 0
+	s.QueueError = QueueError(b[1] & queueErrors >> 1)
 	s.WriteProtect = b[2]&softwareProtect != 0
+	s.TaskAborted = b[3]&taskAbortedBit != 0
 }
 
 // putExceptions is SPC-4 section 7.5.11: no informational exception is ever

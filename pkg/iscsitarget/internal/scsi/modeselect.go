@@ -117,6 +117,11 @@ func (s *settings) takePage(u *Unit, params []byte, at int) (int, Status) {
 			return 0, invalidParameter(at+len(head)+i, 7)
 		}
 	}
+	if p.wrong != nil {
+		if i, bit, wrong := p.wrong(page); wrong {
+			return 0, invalidParameter(at+2+i, bit)
+		}
+	}
 	if p.take != nil {
 		p.take(page, s)
 	}

@@ -19,8 +19,8 @@ func TestModeSense(t *testing.T) {
 	r.golden("1A 08 3F 00 FF 00", "57 00 10 00"+cachingHex+controlHex+powerHex+exceptionsHex)
 	r.golden("1A 08 3F FF FF 00", "57 00 10 00"+cachingHex+controlHex+powerHex+exceptionsHex)
 	r.golden("1A 08 3F 00 06 00", "57 00 10 00 08 12")
-	r.golden("1A 08 48 00 FF 00", "17 00 10 00 08 12 04")       // changeable
-	r.golden("1A 08 4A 00 FF 00", "0F 00 10 00 0A 0A 04 00 08") // changeable
+	r.golden("1A 08 48 00 FF 00", "17 00 10 00 08 12 04")          // changeable
+	r.golden("1A 08 4A 00 FF 00", "0F 00 10 00 0A 0A 24 06 08 40") // changeable
 	r.golden("1A 08 5C 00 FF 00", "0F 00 10 00 1C 0A")
 	r.golden("1A 08 88 00 FF 00", "17 00 10 00"+cachingHex)
 	r.golden("5A 00 08 00 000000 00FF 00", "0022 00 10 00 00 0008 00000040 00000200"+cachingHex)

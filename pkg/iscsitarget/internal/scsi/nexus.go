@@ -35,6 +35,7 @@ type itl struct {
 	nexus      *Nexus
 	unit       *Unit
 	attentions attentions
+	tasks      taskSet // where TST gives each nexus its own
 	// lost says that acknowledged writes of this nexus's stage are gone:
 	// every medium access fails until the initiator stages anew.
 	lost atomic.Bool

@@ -54,6 +54,7 @@ const (
 	ascCapacityChanged          uint16 = 0x2A09
 	ascTimestampChanged         uint16 = 0x2A10
 	ascThresholdReached         uint16 = 0x3807
+	ascTasksCleared             uint16 = 0x2F00
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400

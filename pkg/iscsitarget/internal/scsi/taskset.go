@@ -147,7 +147,15 @@ func (c *Command) Join(t *Turn, a Attribute, w Waiter) (waits bool) {
 	if c.itl == nil || c.Status.code != Good {
 		return false
 	}
-	return !c.itl.unit.tasks.join(t, a, w)
+	return !c.itl.taskSet().join(t, a, w)
+}
+
+// taskSet is the one that a new task belongs to.
+func (l *itl) taskSet() *taskSet {
+	if l.unit.settings.Load().SetPerNexus {
+		return &l.tasks
+	}
+	return &l.unit.tasks
 }
 
 // Again decodes the command anew, for a task whose turn came late: what the

@@ -124,3 +124,34 @@ func BenchmarkTaskSet(b *testing.B) {
 		})
 	}
 }
+
+// With TST 001b nexuses do not wait for each other.
+func TestTaskSetPerNexus(t *testing.T) {
+	r := newRig(t, newDisk(64, 512))
+	other := r.attach(NexusConfig{InitiatorPort: "b"})
+	log := []string{}
+	join := func(n *Nexus, a Attribute) bool {
+		c := n.Decode([8]byte{}, parse(t, "00"))
+		p := &player{log: &log}
+		return c.Join(&p.Turn, a, p)
+	}
+	r.unit.settings.Store(&settings{TaskPolicy: TaskPolicy{SetPerNexus: true}})
+	got := []bool{join(r.nexus, Ordered), join(other, Ordered), join(r.nexus, Simple), join(other, Simple)}
+	if !slices.Equal(got, []bool{false, false, true, true}) {
+		t.Error(got)
+	}
+	r.unit.settings.Store(&settings{})
+	if got := []bool{join(r.nexus, Ordered), join(other, Ordered)}; !slices.Equal(got, []bool{false, true}) {
+		t.Error(got)
+	}
+}
+
+func TestTasksCleared(t *testing.T) {
+	r := newRig(t, newDisk(64, 512))
+	other := r.attach(NexusConfig{InitiatorPort: "b"})
+	r.unit.TasksCleared(other)
+	r.expect("good", "00")
+	if _, st := run(t, other, "00", nil); text(st) != "6/2F00" {
+		t.Error(text(st))
+	}
+}

@@ -12,6 +12,7 @@ type attention uint8
 const (
 	attentionPowerOn attention = iota
 	attentionDeviceReset
+	attentionTasksCleared
 	attentionReportedLUNs
 	attentionCapacity
 	attentionModeParameters
@@ -27,6 +28,7 @@ const (
 var attentionCodes = [...]uint16{
 	attentionPowerOn:      ascPowerOnOrReset,
 	attentionDeviceReset:  ascDeviceReset,
+	attentionTasksCleared: ascTasksCleared,
 	attentionReportedLUNs: ascReportedLUNsChanged,
 	attentionCapacity:     ascCapacityChanged,
 

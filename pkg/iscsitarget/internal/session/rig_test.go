@@ -106,6 +106,9 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 	r.Join(seen)
 	go func() { r.ended <- r.s.Serve() }()
 	st.Cleanup(func() {
+		if st.Failed() {
+			st.dev.Open() // or the end of the session would wait for ever
+		}
 		r.s.Close()
 		<-r.s.Done()
 		if used := st.cfg.ReadBudget.Used() + st.cfg.WriteBudget.Used(); used != 0 && st.allEnded() {

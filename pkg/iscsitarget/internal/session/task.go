@@ -32,6 +32,7 @@ type task struct {
 	calls     int         // that work for the task: of the reader, workers, the granter
 	answered  bool        // its tag may be used again
 	gone      bool
+	told      bool // aborted, but its initiator gets TASK ABORTED
 	abortions []*abortion
 	dormancy  dormancy
 	arriving  bool // the reader has a dormant task in hand
@@ -98,10 +99,16 @@ func bad(st scsi.Status) bool { return st.Code() != scsi.Good }
 
 // respond ends a task with a SCSI Response (RFC 7143 section 11.4).
 func (t *task) respond(st scsi.Status, residual pdu.Residual) {
+	if st.Code() == scsi.CheckCondition && t.s.fault(t, st, residual) {
+		return
+	}
 	t.s.end(t, func() {
-		h := pdu.SCSIResponse{Status: st.Code(), ITT: t.itt, ExpDataSN: t.dataSN, Residual: residual}
-		t.s.outbox.send(h.Header(), senseSegment(st), nil, takesStatSN)
+		t.s.outbox.send(t.response(st, residual), senseSegment(st), nil, takesStatSN)
 	})
+}
+
+func (t *task) response(st scsi.Status, residual pdu.Residual) pdu.BHS {
+	return pdu.SCSIResponse{Status: st.Code(), ITT: t.itt, ExpDataSN: t.dataSN, Residual: residual}.Header()
 }
 
 // senseSegment is the data segment of a response: the sense data behind its
@@ -118,15 +125,35 @@ func senseSegment(st scsi.Status) []byte {
 // end takes a task out of the session, sends its status unless it was aborted,
 // and tells the task management functions that wait for it: in this order. The
 // window is open before the status goes, and those that waited for the task's end
-// have their turn: an initiator that takes no status must not hold up others. It returns whether the status was sent.
+// have their turn: an initiator that takes no status must not hold up others. It
+// returns whether the status was sent.
 func (s *Session) end(t *task, status func()) bool {
+	if !s.retire(t) {
+		return false
+	}
+	send := status != nil && !t.aborted.Load()
+	if !send && t.told {
+		// Of a bounded number, and of another session's doing: it must not wait.
+		status = func() {
+			s.outbox.post(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), takesStatSN)
+		}
+	}
+	t.leave()
+	if send || t.told {
+		status()
+	}
+	s.forget(t)
+	return send
+}
+
+// retire begins the end of a task: false where it had begun.
+func (s *Session) retire(t *task) bool {
 	s.mu.Lock()
 	if t.gone {
 		s.mu.Unlock()
 		return false
 	}
 	t.gone, t.answered = true, true
-	send := status != nil && !t.aborted.Load()
 	if t.immediate {
 		s.immediate--
 	}
@@ -140,13 +167,19 @@ func (s *Session) end(t *task, status func()) bool {
 	if t.cancel != nil {
 		t.cancel()
 	}
+	return true
+}
+
+// leave gives the task's places in the window and in the task set to others.
+func (t *task) leave() {
 	if !t.immediate {
-		s.window.release()
+		t.s.window.release()
 	}
 	t.turn.Leave()
-	if send {
-		status()
-	}
+}
+
+// forget is the end of a task's end.
+func (s *Session) forget(t *task) {
 	s.mu.Lock()
 	if s.tasks[t.itt] == t {
 		delete(s.tasks, t.itt)
@@ -157,5 +190,4 @@ func (s *Session) end(t *task, status func()) bool {
 	for _, a := range waiting {
 		a.one()
 	}
-	return send
 }

@@ -21,16 +21,19 @@ func (a *abortion) one() {
 	}
 }
 
-// abort aborts the session's tasks that match. Tasks that wait for data, for
-// memory or for a worker end at once, the others with the call that is under
-// way.
+// abort aborts the session's tasks that match. Tasks that wait for their turn, for
+// data, for memory or for a worker end at once, the others with the call that is
+// under way.
 func (s *Session) abort(a *abortion, match func(*task) bool) {
 	a.left.Add(1) // ours, so that then runs once, after all are marked
-	s.mark(a, match)
+	s.mark(a, match, false)
 	a.one()
 }
 
-func (s *Session) mark(a *abortion, match func(*task) bool) {
+// mark is abort for one session of several: others says that the tasks are aborted
+// for another nexus. It returns whether there are tasks among them that get no
+// status, and of which their nexus is to be told otherwise.
+func (s *Session) mark(a *abortion, match func(*task) bool, others bool) (untold bool) {
 	var idle, waiting []*task
 	s.mu.Lock()
 	for _, t := range s.tasks {
@@ -44,6 +47,8 @@ func (s *Session) mark(a *abortion, match func(*task) bool) {
 		if t.aborted.Load() || t.gone {
 			continue
 		}
+		t.told = others && t.tellsAborted()
+		untold = untold || others && !t.told
 		t.aborted.Store(true)
 		t.out.stopped = true
 		if t.cancel != nil {
@@ -57,6 +62,18 @@ func (s *Session) mark(a *abortion, match func(*task) bool) {
 		}
 	}
 	s.mu.Unlock()
+	s.reap(idle, waiting)
+	return untold
+}
+
+// tellsAborted: the task's unit has TAS set (SPC-4 section 7.5.8).
+func (t *task) tellsAborted() bool {
+	u := t.s.units.Lookup(t.lun)
+	return u != nil && u.TaskPolicy().TaskAborted
+}
+
+// reap ends aborted tasks that nothing works for.
+func (s *Session) reap(idle, waiting []*task) {
 	for _, t := range idle {
 		s.end(t, nil)
 	}
@@ -156,15 +173,17 @@ func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(by
 }
 
 func (s *Session) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, s.onUnit(unit))
+	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, onUnit(unit))
 }
 
+// clearTaskSet ends the tasks of all I_T nexuses, or of this one alone where each
+// has its own task set (SAM-5 section 7.5).
 func (s *Session) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(s.onUnit(unit), func() { answer(pdu.TMFComplete) })
+	clearTasks(s, unit, s.sharing(unit), onUnit(unit), func() { answer(pdu.TMFComplete) })
 }
 
 func (s *Session) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(s.onUnit(unit), func() {
+	s.abortEverywhere(onUnit(unit), func() {
 		unit.Reset()
 		answer(pdu.TMFComplete)
 	})
@@ -197,31 +216,82 @@ func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte
 }
 
 // onUnit matches the tasks of a unit, whichever of a LUN's forms they came with.
-func (s *Session) onUnit(unit *scsi.Unit) func(*task) bool {
-	return func(t *task) bool { return s.units.Lookup(t.lun) == unit }
+func onUnit(unit *scsi.Unit) func(*task) bool {
+	return func(t *task) bool { return t.s.units.Lookup(t.lun) == unit }
 }
 
-// abortEverywhere aborts tasks in all sessions of the target.
+// abortEverywhere aborts tasks in all sessions of the target, whose units tell
+// them of it.
 func (s *Session) abortEverywhere(match func(*task) bool, then func()) {
 	a := &abortion{then: then}
 	a.left.Add(1)
 	for _, peer := range s.host.Peers() {
-		peer.mark(a, match)
+		peer.mark(a, match, peer != s)
 	}
 	a.one()
 }
 
-// AbortTasks aborts the commands that sessions have under way at a unit, as
-// PREEMPT AND ABORT does (SPC-4 section 5.13.11.2.5), and returns when they have
-// ended, or when ctx has. Those commands get no status.
-func AbortTasks(ctx context.Context, sessions []*Session, unit *scsi.Unit) {
-	ended := make(chan struct{})
-	a := &abortion{then: func() { close(ended) }}
+// sharing are the sessions whose tasks are in one task set of the unit with those
+// of this session.
+func (s *Session) sharing(unit *scsi.Unit) []*Session {
+	if unit.TaskPolicy().SetPerNexus {
+		return []*Session{s}
+	}
+	return s.host.Peers()
+}
+
+// clearTasks aborts tasks at a unit in some sessions, on behalf of one or of none
+// of them. The nexuses of others that get no status for them are told by COMMANDS
+// CLEARED BY ANOTHER INITIATOR, when the tasks have ended: one that took the unit
+// attention before would be aborted with it.
+func clearTasks(by *Session, unit *scsi.Unit, sessions []*Session, match func(*task) bool, then func()) {
+	var untold []*Session
+	a := &abortion{then: func() {
+		for _, peer := range untold {
+			unit.TasksCleared(peer.nexus)
+		}
+		then()
+	}}
 	a.left.Add(1)
-	for _, s := range sessions {
-		s.mark(a, s.onUnit(unit))
+	for _, peer := range sessions {
+		if peer.mark(a, match, peer != by) {
+			untold = append(untold, peer)
+		}
 	}
 	a.one()
+}
+
+// fault ends a task with CHECK CONDITION where QERR has others aborted by that
+// (SPC-4 section 7.5.8): the status goes when those have ended, since their
+// initiators may then send them again. A task that has begun to end is left to it,
+// or two faults would wait for each other. false means that QERR asks for nothing.
+func (s *Session) fault(t *task, st scsi.Status, residual pdu.Residual) bool {
+	unit := s.units.Lookup(t.lun)
+	if unit == nil || unit.TaskPolicy().QueueError == scsi.KeepTasks {
+		return false
+	}
+	sessions := []*Session{s}
+	if unit.TaskPolicy().QueueError == scsi.AbortTaskSet {
+		sessions = s.sharing(unit)
+	}
+	if t.aborted.Load() || !s.retire(t) {
+		return false
+	}
+	match := onUnit(unit)
+	clearTasks(s, unit, sessions, func(other *task) bool { return !other.gone && match(other) }, func() {
+		t.leave()
+		s.outbox.postData(t.response(st, residual), senseSegment(st), takesStatSN)
+		s.forget(t)
+	})
+	return true
+}
+
+// AbortTasks aborts the commands that sessions have under way at a unit, as
+// PREEMPT AND ABORT does (SPC-4 section 5.13.11.2.5), and returns when they have
+// ended, or when ctx has. What their initiators get for it is what TAS says.
+func AbortTasks(ctx context.Context, sessions []*Session, unit *scsi.Unit) {
+	ended := make(chan struct{})
+	clearTasks(nil, unit, sessions, onUnit(unit), func() { close(ended) })
 	select {
 	case <-ended:
 	case <-ctx.Done():

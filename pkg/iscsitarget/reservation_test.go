@@ -75,6 +75,7 @@ func TestPreemptAndAbortWaitsForIO(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantStatus(t, "what comes after", a.Do(ready()), 2, 0x062A05)
+	wantStatus(t, "its write is gone, too", a.Do(ready()), 2, 0x062F00)
 	wantStatus(t, "a read of the preempted", a.Do(read(0)), conflict, 0)
 	good(t, b.Do(read(0)))
 }

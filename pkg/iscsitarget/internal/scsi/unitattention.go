@@ -12,7 +12,6 @@ type attention uint8
 const (
 	attentionPowerOn attention = iota
 	attentionDeviceReset
-	attentionTasksCleared
 	attentionReportedLUNs
 	attentionCapacity
 	attentionModeParameters
@@ -22,13 +21,13 @@ const (
 	attentionReservationsReleased
 	attentionRegistrationsPreempted
 	attentionThreshold
+	attentionTasksCleared // behind what PREEMPT AND ABORT has to say of its cause
 )
 
 // attentionCodes are the additional sense codes, by attention.
 var attentionCodes = [...]uint16{
 	attentionPowerOn:      ascPowerOnOrReset,
 	attentionDeviceReset:  ascDeviceReset,
-	attentionTasksCleared: ascTasksCleared,
 	attentionReportedLUNs: ascReportedLUNsChanged,
 	attentionCapacity:     ascCapacityChanged,
 
@@ -40,7 +39,8 @@ var attentionCodes = [...]uint16{
 	attentionReservationsReleased:   ascReservationsReleased,
 	attentionRegistrationsPreempted: ascRegistrationsPreempted,
 
-	attentionThreshold: ascThresholdReached,
+	attentionThreshold:    ascThresholdReached,
+	attentionTasksCleared: ascTasksCleared,
 }
 
 // resets are the attentions that say the same thing, that state was lost: one

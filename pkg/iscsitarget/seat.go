@@ -81,6 +81,7 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 		TargetPort:    fmt.Sprintf("%s,t,0x%04x", t.name, portalGroup),
 		TPGT:          portalGroup,
 		ReadOnly:      grant.ReadOnly,
+		Functions:     session.Functions(r.Params),
 		Stage:         blockdev.Stage{Initiator: r.Initiator, Nonce: r.Nonce},
 	})
 	if err != nil {

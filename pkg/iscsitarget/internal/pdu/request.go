@@ -29,7 +29,7 @@ func (p NopOut) Header() (h BHS) {
 type SCSICommand struct {
 	Immediate, Final, Read, Write bool
 	// Attr is the task attribute: 0 untagged, 1 simple, 2 ordered, 3 head of
-	// queue, 4 ACA.
+	// queue, 4 ACA. The priority of RFC 7144 has no effect, and no field here.
 	Attr             uint8
 	LUN              [8]byte
 	ITT              uint32
@@ -70,7 +70,8 @@ func (p SCSICommand) Header() (h BHS) {
 	return h
 }
 
-// The task management functions of RFC 7143 section 11.5.1.
+// The task management functions of RFC 7143 section 11.5.1, and those of RFC 7144,
+// which are for iSCSIProtocolLevel 2.
 const (
 	AbortTask        = 1
 	AbortTaskSet     = 2
@@ -80,6 +81,10 @@ const (
 	TargetWarmReset  = 6
 	TargetColdReset  = 7
 	TaskReassign     = 8
+	QueryTask        = 9
+	QueryTaskSet     = 10
+	ITNexusReset     = 11
+	QueryAsyncEvent  = 12
 )
 
 // TaskManagement is a Task Management Function Request (RFC 7143 section 11.5).

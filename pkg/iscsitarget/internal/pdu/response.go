@@ -88,12 +88,17 @@ func (p SCSIResponse) Header() (h BHS) {
 	return h
 }
 
-// The responses to a task management function (RFC 7143 section 11.6.1).
+// The responses to a task management function (RFC 7143 section 11.6.1); TMFSucceeded
+// is RFC 7144's.
 const (
 	TMFComplete         = 0
 	TMFTaskDoesNotExist = 1
 	TMFLUNDoesNotExist  = 2
+	TMFStillAllegiant   = 3
+	TMFNoReassignment   = 4
 	TMFNotSupported     = 5
+	TMFNotAuthorized    = 6
+	TMFSucceeded        = 7
 	TMFRejected         = 255
 )
 
@@ -101,18 +106,24 @@ const (
 // section 11.6).
 type TaskManagementResponse struct {
 	Response uint8
-	ITT      uint32
+	// Additional is the additional response information of RFC 7144, which
+	// QUERY ASYNCHRONOUS EVENT has.
+	Additional [3]byte
+	ITT        uint32
 }
+
+const offAdditional = 8
 
 // ParseTaskManagementResponse reads the header.
 func ParseTaskManagementResponse(h *BHS) TaskManagementResponse {
-	return TaskManagementResponse{Response: h[offResponse], ITT: h.ITT()}
+	return TaskManagementResponse{Response: h[offResponse], Additional: [3]byte(h[offAdditional:]), ITT: h.ITT()}
 }
 
 // Header builds the header.
 func (p TaskManagementResponse) Header() (h BHS) {
 	response(&h, OpTaskManagementResponse, p.ITT)
 	h[offResponse] = p.Response
+	copy(h[offAdditional:], p.Additional[:])
 	return h
 }
 
@@ -304,10 +315,12 @@ func (p R2T) Header() (h BHS) {
 const (
 	AsyncRequestLogout  = 1 // Parameter3: seconds that the initiator has
 	AsyncDropConnection = 2 // Parameter1: CID, Parameter2: Time2Wait, Parameter3: Time2Retain
+	AsyncTasksAborted   = 5 // LUN: where all tasks of the session are ended
 )
 
 // AsyncMessage is an Asynchronous Message (RFC 7143 section 11.9).
 type AsyncMessage struct {
+	LUN                                [8]byte
 	Event                              uint8
 	Parameter1, Parameter2, Parameter3 uint16
 }
@@ -322,7 +335,7 @@ const (
 // ParseAsyncMessage reads an Asynchronous Message's header.
 func ParseAsyncMessage(h *BHS) AsyncMessage {
 	return AsyncMessage{
-		Event: h[offAsyncEvent], Parameter1: be.Uint16(h[offParameter1:]),
+		LUN: h.LUN(), Event: h[offAsyncEvent], Parameter1: be.Uint16(h[offParameter1:]),
 		Parameter2: be.Uint16(h[offParameter2:]), Parameter3: be.Uint16(h[offParameter3:]),
 	}
 }
@@ -330,6 +343,7 @@ func ParseAsyncMessage(h *BHS) AsyncMessage {
 // Header builds the header.
 func (p AsyncMessage) Header() (h BHS) {
 	response(&h, OpAsync, NoTag)
+	copy(h[offLUN:], p.LUN[:])
 	h[offAsyncEvent] = p.Event
 	be.PutUint16(h[offParameter1:], p.Parameter1)
 	be.PutUint16(h[offParameter2:], p.Parameter2)

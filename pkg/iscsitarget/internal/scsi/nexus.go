@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -17,6 +18,8 @@ type NexusConfig struct {
 	// ReadOnly refuses this initiator's writes with DATA PROTECT, whatever
 	// the unit allows.
 	ReadOnly bool
+	// Functions are the task management functions that the transport offers.
+	Functions TaskFunctions
 	// Stage is compared with the stages that lost acknowledged writes.
 	Stage blockdev.Stage
 }
@@ -41,6 +44,53 @@ type itl struct {
 	lost atomic.Bool
 	// copies are the third-party copies that were asked for.
 	copies copies
+}
+
+// TaskFunctions are task management functions as bytes 0 and 1 of what REPORT
+// SUPPORTED TASK MANAGEMENT FUNCTIONS returns (SPC-4 section 6.36).
+type TaskFunctions uint16
+
+// The task management functions of SAM-5 section 7.
+const (
+	DoesAbortTask        TaskFunctions = 1 << 15
+	DoesAbortTaskSet     TaskFunctions = 1 << 14
+	DoesClearTaskSet     TaskFunctions = 1 << 12
+	DoesLogicalUnitReset TaskFunctions = 1 << 11
+	DoesQueryTask        TaskFunctions = 1 << 10
+	DoesQueryAsyncEvent  TaskFunctions = 1 << 2
+	DoesQueryTaskSet     TaskFunctions = 1 << 1
+	DoesNexusReset       TaskFunctions = 1 << 0
+)
+
+// Lose is the I_T nexus loss of a nexus that goes on (SAM-5 section 6.3.4, I_T
+// NEXUS RESET): what RESERVE holds for it is released, and it is told on every unit
+// by a unit attention. The caller has ended its commands.
+func (n *Nexus) Lose() {
+	for _, l := range *n.luns.Load() {
+		l.unit.dropReserver(l)
+		l.attentions.establish(attentionNexusLoss)
+	}
+}
+
+// Asynchronous is what QUERY ASYNCHRONOUS EVENT tells of a logical unit (SAM-5
+// section 7.10): UADE DEPTH and SENSE KEY, ADDITIONAL SENSE CODE and its qualifier
+// of the unit attention that will be reported next; false where none is pending.
+func (n *Nexus) Asynchronous(lun [8]byte) (event [3]byte, pending bool) {
+	l := n.lookup(lun)
+	if l == nil {
+		return event, false
+	}
+	next, more, pending := l.attentions.peek()
+	if !pending {
+		return event, false
+	}
+	const one, several = 1 << 4, 2 << 4 // UADE DEPTH
+	event[0] = one | byte(unitAttention)
+	if more {
+		event[0] = several | byte(unitAttention)
+	}
+	binary.BigEndian.PutUint16(event[1:], attentionCodes[next])
+	return event, true
 }
 
 // Detach ends the nexus (I_T nexus loss). Commands that were decoded before

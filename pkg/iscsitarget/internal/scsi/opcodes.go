@@ -124,18 +124,15 @@ func appendTimeouts(b []byte) []byte {
 }
 
 // decodeReportManagement is REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS, SPC-4
-// section 6.36.
+// section 6.36: those that the nexus's transport offers.
 func decodeReportManagement(r request) Command {
-	const (
-		extended                                     = 1 << 7 // REPD
-		abortTask, abortTaskSet, clearTaskSet, reset = 1 << 7, 1 << 6, 1 << 4, 1 << 3
-	)
+	const extended = 1 << 7 // REPD
 	allocation := bigEndian(r.cdb[6:10])
 	if allocation < managementBytes {
 		return r.fail(invalidField(6, 7))
 	}
 	b := make([]byte, managementBytes, managementExtend)
-	b[0] = abortTask | abortTaskSet | clearTaskSet | reset
+	binary.BigEndian.PutUint16(b, uint16(r.nexus.config.Functions))
 	if r.cdb[2]&extended != 0 {
 		b = b[:managementExtend]
 		b[3] = managementExtend - managementBytes

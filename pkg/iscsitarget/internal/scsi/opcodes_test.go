@@ -71,9 +71,10 @@ func bytesOf(b []byte, n int) func(func([]byte) bool) {
 }
 
 func TestReportManagement(t *testing.T) {
-	r := newRig(t, newDisk(64, 512))
-	r.golden("A3 0D 00 00 0000 00000100 00 00", "D8 00 00 00")
-	r.golden("A3 0D 80 00 0000 00000100 00 00", "D8 00 00 0C 00000000 00000000 00000000")
+	r := newLonelyRig(t, newDisk(64, 512))
+	r.nexus = r.attach(NexusConfig{Functions: DoesAbortTask | DoesAbortTaskSet | DoesClearTaskSet | DoesLogicalUnitReset | DoesNexusReset})
+	r.golden("A3 0D 00 00 0000 00000100 00 00", "D8 01 00 00")
+	r.golden("A3 0D 80 00 0000 00000100 00 00", "D8 01 00 0C 00000000 00000000 00000000")
 	r.expect("5/2400 byte 6 bit 7", "A3 0D 00 00 0000 00000003 00 00")
 }
 

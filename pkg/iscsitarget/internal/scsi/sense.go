@@ -46,6 +46,7 @@ const (
 	ascSpaceAllocationFailed    uint16 = 0x2707
 	ascPowerOnOrReset           uint16 = 0x2900
 	ascDeviceReset              uint16 = 0x2903
+	ascNexusLoss                uint16 = 0x2907
 	ascModeParametersChanged    uint16 = 0x2A01
 	ascAccessStateChanged       uint16 = 0x2A06
 	ascReservationsPreempted    uint16 = 0x2A03

@@ -12,6 +12,7 @@ type attention uint8
 const (
 	attentionPowerOn attention = iota
 	attentionDeviceReset
+	attentionNexusLoss
 	attentionReportedLUNs
 	attentionCapacity
 	attentionModeParameters
@@ -28,6 +29,7 @@ const (
 var attentionCodes = [...]uint16{
 	attentionPowerOn:      ascPowerOnOrReset,
 	attentionDeviceReset:  ascDeviceReset,
+	attentionNexusLoss:    ascNexusLoss,
 	attentionReportedLUNs: ascReportedLUNsChanged,
 	attentionCapacity:     ascCapacityChanged,
 
@@ -54,6 +56,16 @@ type attentions struct{ pending atomic.Uint32 }
 func (a *attentions) establish(u attention) { a.pending.Or(1 << u) }
 
 func (a *attentions) clear(u attention) { a.pending.And(^uint32(1 << u)) }
+
+// peek is the pending condition of the highest precedence, and whether there are
+// others.
+func (a *attentions) peek() (next attention, more, pending bool) {
+	now := a.pending.Load()
+	if now == 0 {
+		return 0, false, false
+	}
+	return attention(bits.TrailingZeros32(now)), now&(now-1) != 0, true
+}
 
 // take removes the pending condition of the highest precedence.
 func (a *attentions) take() (attention, bool) {

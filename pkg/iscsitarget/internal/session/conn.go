@@ -124,6 +124,7 @@ func (s *Session) inTurn(p *pdu.PDU) error {
 		}
 		p = s.waited()
 	}
+	s.caughtUp()
 	return nil
 }
 

@@ -58,6 +58,16 @@ func (in *inbound) underWay() (n int) {
 	return n
 }
 
+// owed: there is data that an R2T has asked for.
+func (in *inbound) owed() bool {
+	for _, b := range in.solicited {
+		if b != nil && b.ttt != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // replace puts a burst in the place of another; nil is no burst.
 func (in *inbound) replace(old, b *burst) {
 	for i := range in.solicited {

@@ -48,10 +48,11 @@ func (r *rig) fails() {
 // COMMANDS CLEARED BY ANOTHER INITIATOR; one that lost none hears nothing.
 func TestClearTaskSetWithoutTAS(t *testing.T) {
 	st := newSite(t)
-	a, b, c := st.join(usual()), st.join(usual()), st.join(usual())
+	a, b, c := st.join(fast()), st.join(fast()), st.join(fast())
 	a.owes(0, 1)
 	b.owes(1, 2)
-	a.manages(pdu.TMFComplete, pdu.ClearTaskSet, iscsitest.LUN(0), 0)
+	a.manages(pdu.TMFComplete, pdu.ClearTaskSet, iscsitest.LUN(0), 0) // FastAbort: no data is waited for
+	b.Expect(pdu.OpAsync)
 	a.silent()
 	b.silent()
 	expect(t, b.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x062f00)
@@ -96,9 +97,16 @@ func TestResetWithTAS(t *testing.T) {
 	a, b := st.join(usual()), st.join(usual())
 	a.selects(0, 0, tas)
 	b.settled()
-	theirs, _ := b.owes(1, 2)
-	a.manages(pdu.TMFComplete, pdu.LogicalUnitReset, iscsitest.LUN(0), 0)
+	theirs, ask := b.owes(1, 2)
+	reset := a.manageTask(pdu.LogicalUnitReset, iscsitest.LUN(0), 0)
+	a.silent()
+	b.silent()
+	b.Serve(ask)
 	expect(t, b.Wait(theirs), scsi.TaskAborted, 0)
+	if got := a.answered(reset); got != pdu.TMFComplete {
+		t.Errorf("answered %d", got)
+	}
+	st.holds(1, make([]byte, block))
 	for _, r := range []*rig{a, b} {
 		expect(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x062903)
 		good(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))

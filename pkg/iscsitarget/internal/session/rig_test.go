@@ -93,7 +93,7 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 	var nexus *scsi.Nexus
 	if !info.Discovery {
 		var err error
-		if nexus, err = st.inventory.Attach(scsi.NexusConfig{InitiatorPort: "iqn.i,i,0x1", TargetPort: "iqn.t,t,0x0001", TPGT: 1}); err != nil {
+		if nexus, err = st.inventory.Attach(scsi.NexusConfig{InitiatorPort: "iqn.i,i,0x1", TargetPort: "iqn.t,t,0x0001", TPGT: 1, Functions: Functions(p)}); err != nil {
 			st.Fatal(err)
 		}
 	}

@@ -120,6 +120,7 @@ type Session struct {
 	pinged  bool                // reader: a NOP-In of ours is unanswered
 	early   map[uint32]*pdu.PDU // reader: arrived before their turn
 	text    *exchange           // reader: the text exchange under way
+	delayed []delayed           // reader: functions that wait for commands
 
 	earlyBytes int         // reader: the data in early
 	loggedOut  atomic.Bool // the answer to a Logout Request is on its way

@@ -33,6 +33,7 @@ type task struct {
 	answered  bool        // its tag may be used again
 	gone      bool
 	told      bool // aborted, but its initiator gets TASK ABORTED
+	draining  bool // to be aborted when the data that R2Ts ask for has come
 	abortions []*abortion
 	dormancy  dormancy
 	arriving  bool // the reader has a dormant task in hand
@@ -72,6 +73,9 @@ func (t *task) finish(st scsi.Status) (complete bool) {
 	t.s.mu.Lock()
 	if bad(st) {
 		t.fail(st)
+	}
+	if t.draining && t.out.underWay() == 0 {
+		t.aborted.Store(true)
 	}
 	if t.calls == 1 && !t.aborted.Load() && t.out.settled() {
 		t.s.mu.Unlock()

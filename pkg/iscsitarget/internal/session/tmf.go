@@ -1,105 +1,63 @@
 package session
 
 import (
-	"context"
 	"sync/atomic"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
 )
 
-// abortion waits until the tasks that it aborts have ended, then runs then.
-type abortion struct {
-	left atomic.Int64
-	then func()
+// function is a task management function.
+type function struct {
+	// perform does it, then calls answer.
+	perform func(s *Session, req pdu.TaskManagement, unit *scsi.Unit, answer func(response byte))
+	// level is the least iSCSIProtocolLevel that has it.
+	level uint32
+	reach reach
+	// reported is what REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS says of it.
+	reported scsi.TaskFunctions
 }
 
-// one counts one ended task.
-func (a *abortion) one() {
-	if a.left.Add(-1) == 0 && a.then != nil {
-		a.then()
-	}
-}
+// reach is what a function is about.
+type reach uint8
 
-// abort aborts the session's tasks that match. Tasks that wait for their turn, for
-// data, for memory or for a worker end at once, the others with the call that is
-// under way.
-func (s *Session) abort(a *abortion, match func(*task) bool) {
-	a.left.Add(1) // ours, so that then runs once, after all are marked
-	s.mark(a, match, false)
-	a.one()
-}
+const (
+	oneTask   reach = iota
+	oneUnit         // and nothing of its tasks
+	manyTasks       // of one unit: those that were sent before it are waited for
+	allUnits        // of the target: those that were sent before it, and are missing, count as received
+	noUnit          // nothing that its LUN field says
+)
 
-// mark is abort for one session of several: others says that the tasks are aborted
-// for another nexus. It returns whether there are tasks among them that get no
-// status, and of which their nexus is to be told otherwise.
-func (s *Session) mark(a *abortion, match func(*task) bool, others bool) (untold bool) {
-	var idle, waiting []*task
-	s.mu.Lock()
-	for _, t := range s.tasks {
-		if !match(t) {
-			continue
-		}
-		// A task whose status is on its way is waited for too, so that
-		// the status goes before the answer to the function.
-		a.left.Add(1)
-		t.abortions = append(t.abortions, a)
-		if t.aborted.Load() || t.gone {
-			continue
-		}
-		t.told = others && t.tellsAborted()
-		untold = untold || others && !t.told
-		t.aborted.Store(true)
-		t.out.stopped = true
-		if t.cancel != nil {
-			t.cancel()
-		}
-		switch {
-		case t.dormancy == dormant:
-			waiting = append(waiting, t)
-		case t.calls == 0:
-			idle = append(idle, t)
-		}
-	}
-	s.mu.Unlock()
-	s.reap(idle, waiting)
-	return untold
-}
-
-// tellsAborted: the task's unit has TAS set (SPC-4 section 7.5.8).
-func (t *task) tellsAborted() bool {
-	u := t.s.units.Lookup(t.lun)
-	return u != nil && u.TaskPolicy().TaskAborted
-}
-
-// reap ends aborted tasks that nothing works for.
-func (s *Session) reap(idle, waiting []*task) {
-	for _, t := range idle {
-		s.end(t, nil)
-	}
-	for _, t := range waiting {
-		if t.turn.Leave() { // else Enable is on its way
-			t.finish(scsi.StatusGood)
-		}
-	}
-	s.workers.drop()
-	s.granter.drop()
-	s.reads.wake()
-	s.writes.wake()
-}
-
-// function performs one task management function, then calls answer.
-type function func(s *Session, req pdu.TaskManagement, unit *scsi.Unit, answer func(response byte))
-
-// functions has one entry a function of RFC 7143 section 11.5.1; others are
-// answered with "not supported".
+// functions has one entry a function of RFC 7143 section 11.5.1 and of RFC 7144;
+// others, and CLEAR ACA since there is no ACA, are answered with "not supported".
 var functions = [128]function{
-	pdu.AbortTask:        (*Session).abortTask,
-	pdu.AbortTaskSet:     (*Session).abortTaskSet,
-	pdu.ClearTaskSet:     (*Session).clearTaskSet,
-	pdu.LogicalUnitReset: (*Session).logicalUnitReset,
-	pdu.TargetWarmReset:  (*Session).targetReset,
-	pdu.TargetColdReset:  (*Session).coldReset,
+	pdu.AbortTask:        {(*Session).abortTask, 0, oneTask, scsi.DoesAbortTask},
+	pdu.AbortTaskSet:     {(*Session).abortTaskSet, 0, manyTasks, scsi.DoesAbortTaskSet},
+	pdu.ClearTaskSet:     {(*Session).clearTaskSet, 0, manyTasks, scsi.DoesClearTaskSet},
+	pdu.LogicalUnitReset: {(*Session).logicalUnitReset, 0, manyTasks, scsi.DoesLogicalUnitReset},
+	pdu.TargetWarmReset:  {(*Session).targetReset, 0, allUnits, 0},
+	pdu.TargetColdReset:  {(*Session).coldReset, 0, allUnits, 0},
+	pdu.TaskReassign:     {(*Session).reassign, 0, noUnit, 0},
+	pdu.QueryTask:        {(*Session).queryTask, 2, oneTask, scsi.DoesQueryTask},
+	pdu.QueryTaskSet:     {(*Session).queryTaskSet, 2, oneUnit, scsi.DoesQueryTaskSet},
+	pdu.ITNexusReset:     {(*Session).nexusReset, 2, allUnits, scsi.DoesNexusReset},
+	pdu.QueryAsyncEvent:  {nil, 2, oneUnit, scsi.DoesQueryAsyncEvent}, // has more to answer
+}
+
+// Functions are the task management functions of a session with these parameters.
+func Functions(p text.Params) (all scsi.TaskFunctions) {
+	for _, f := range functions {
+		if p.ProtocolLevel >= f.level {
+			all |= f.reported
+		}
+	}
+	return all
+}
+
+func (f *function) in(s *Session) bool {
+	return (f.perform != nil || f.reported != 0) && s.Params.ProtocolLevel >= f.level
 }
 
 // taskManagement performs a Task Management Function Request (RFC 7143 section
@@ -109,34 +67,91 @@ func (s *Session) taskManagement(p *pdu.PDU) error {
 	req := pdu.ParseTaskManagement(&p.BHS)
 	s.settle(p)
 	s.outbox.room() // answers are posted: this bounds them
-	answer := func(response byte) {
-		s.outbox.post(pdu.TaskManagementResponse{Response: response, ITT: req.ITT}.Header(), takesStatSN)
-		s.manage(-1)
+	if !s.manage(1) {
+		return s.reject(pdu.RejectImmediate, p)
 	}
-	perform := functions[req.Function]
+	f := &functions[req.Function]
 	unit := s.units.Lookup(req.LUN)
 	switch {
-	case !s.manage(1):
-		return s.reject(pdu.RejectImmediate, p)
-	case perform == nil:
-		answer(pdu.TMFNotSupported)
-	case unit == nil && req.Function != pdu.TargetWarmReset && req.Function != pdu.TargetColdReset:
-		answer(pdu.TMFLUNDoesNotExist)
-	case req.Function == pdu.AbortTask && s.missing(req):
+	case !f.in(s):
+		s.managed(req, pdu.TMFNotSupported)
+	case unit == nil && f.reach < allUnits:
+		s.managed(req, pdu.TMFLUNDoesNotExist)
+	case f.reach == oneTask && s.missing(req):
 		s.forgo(req.RefCmdSN)
-		answer(pdu.TMFComplete)
+		s.managed(req, pdu.TMFComplete)
+	case f.reach > oneUnit && s.behind(req):
+		if f.reach == allUnits {
+			s.plug(req.CmdSN)
+		}
+		s.delayed = append(s.delayed, delayed{req, unit})
 	default:
-		s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
-		perform(s, req, unit, answer)
+		s.perform(req, unit)
 	}
 	return nil
 }
 
-// missing: the task to be aborted is not there, but its number is one that has yet
-// to come, and came before the function's. RFC 7143 section 11.6.1 has the number
-// considered received then: without it nothing behind it would have its turn.
+func (s *Session) perform(req pdu.TaskManagement, unit *scsi.Unit) {
+	s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
+	if req.Function == pdu.QueryAsyncEvent {
+		s.queryAsyncEvent(req)
+		return
+	}
+	functions[req.Function].perform(s, req, unit, func(response byte) { s.managed(req, response) })
+}
+
+func (s *Session) managed(req pdu.TaskManagement, response byte) {
+	s.respond(pdu.TaskManagementResponse{Response: response, ITT: req.ITT})
+}
+
+// respond answers a function (RFC 7143 section 11.6). Its one connection keeps the
+// answer behind the responses that were sent before: that is the Response Fence of
+// section 4.2.2.3.3.
+func (s *Session) respond(r pdu.TaskManagementResponse) {
+	s.outbox.post(r.Header(), takesStatSN)
+	s.manage(-1)
+}
+
+// delayed is a function that waits for commands that were sent before it.
+type delayed struct {
+	req  pdu.TaskManagement
+	unit *scsi.Unit
+}
+
+// behind: commands that were sent before an immediate function have not come yet
+// (RFC 7143 section 4.2.3.3, step b). A number that is none of the window's says
+// nothing.
+func (s *Session) behind(req pdu.TaskManagement) bool {
+	return req.Immediate && s.window.classify(req.CmdSN) == early
+}
+
+// caughtUp performs the functions that have waited for what has come now.
+func (s *Session) caughtUp() {
+	for len(s.delayed) > 0 && !s.behind(s.delayed[0].req) {
+		d := s.delayed[0]
+		s.delayed = s.delayed[1:]
+		s.perform(d.req, d.unit)
+	}
+}
+
+// plug counts the numbers below one as received: a reset of the target does not
+// wait for commands (RFC 7143 section 4.2.3.3). Those that came have their turn
+// before it.
+func (s *Session) plug(below uint32) {
+	exp, _ := s.window.advertised()
+	for ; exp != below; exp++ {
+		if s.early[exp] == nil {
+			s.early[exp] = forgone
+		}
+	}
+}
+
+// missing: the task that a function is about is not there, but its number is one
+// that has yet to come, and came before the function's. RFC 7143 section 11.6.1
+// has the number considered received then: without it nothing behind it would have
+// its turn. A QUERY TASK changes nothing.
 func (s *Session) missing(req pdu.TaskManagement) bool {
-	if s.tagInUse(req.RefTaskTag) || s.window.classify(req.RefCmdSN) == outside || !serialLess(req.RefCmdSN, req.CmdSN) {
+	if req.Function != pdu.AbortTask || s.tagInUse(req.RefTaskTag) || s.window.classify(req.RefCmdSN) == outside || !serialLess(req.RefCmdSN, req.CmdSN) {
 		return false
 	}
 	held := s.early[req.RefCmdSN]
@@ -154,10 +169,15 @@ func (s *Session) manage(n int) bool {
 	return true
 }
 
+// is matches the task that a function names.
+func is(req pdu.TaskManagement) func(*task) bool {
+	return func(t *task) bool { return t.itt == req.RefTaskTag && t.lun == req.LUN }
+}
+
 func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	found := atomic.Bool{}
+	found, named := atomic.Bool{}, is(req)
 	match := func(t *task) bool {
-		hit := t.itt == req.RefTaskTag && t.lun == req.LUN
+		hit := named(t)
 		if hit {
 			found.Store(true)
 		}
@@ -173,24 +193,24 @@ func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(by
 }
 
 func (s *Session) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abort(&abortion{then: func() { answer(pdu.TMFComplete) }}, onUnit(unit))
+	s.clear([]*Session{s}, onUnit(unit), nil, func() { answer(pdu.TMFComplete) })
 }
 
 // clearTaskSet ends the tasks of all I_T nexuses, or of this one alone where each
 // has its own task set (SAM-5 section 7.5).
 func (s *Session) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	clearTasks(s, unit, s.sharing(unit), onUnit(unit), func() { answer(pdu.TMFComplete) })
+	s.clear(s.sharing(unit), onUnit(unit), unit, func() { answer(pdu.TMFComplete) })
 }
 
 func (s *Session) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(onUnit(unit), func() {
+	s.clear(s.host.Peers(), onUnit(unit), nil, func() {
 		unit.Reset()
 		answer(pdu.TMFComplete)
 	})
 }
 
 func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(func(*task) bool { return true }, func() {
+	s.clear(s.host.Peers(), anyTask, nil, func() {
 		for _, u := range s.host.Units() {
 			u.Reset()
 		}
@@ -201,7 +221,7 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 // coldReset is a power on event (RFC 7143 section 11.5.1): every session at the
 // target ends, this one behind its answer.
 func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.abortEverywhere(func(*task) bool { return true }, func() {
+	s.clear(s.host.Peers(), anyTask, nil, func() {
 		for _, u := range s.host.Units() {
 			u.PowerOn()
 		}
@@ -215,85 +235,53 @@ func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte
 	})
 }
 
-// onUnit matches the tasks of a unit, whichever of a LUN's forms they came with.
-func onUnit(unit *scsi.Unit) func(*task) bool {
-	return func(t *task) bool { return t.s.units.Lookup(t.lun) == unit }
-}
-
-// abortEverywhere aborts tasks in all sessions of the target, whose units tell
-// them of it.
-func (s *Session) abortEverywhere(match func(*task) bool, then func()) {
-	a := &abortion{then: then}
-	a.left.Add(1)
-	for _, peer := range s.host.Peers() {
-		peer.mark(a, match, peer != s)
-	}
-	a.one()
-}
-
-// sharing are the sessions whose tasks are in one task set of the unit with those
-// of this session.
-func (s *Session) sharing(unit *scsi.Unit) []*Session {
-	if unit.TaskPolicy().SetPerNexus {
-		return []*Session{s}
-	}
-	return s.host.Peers()
-}
-
-// clearTasks aborts tasks at a unit in some sessions, on behalf of one or of none
-// of them. The nexuses of others that get no status for them are told by COMMANDS
-// CLEARED BY ANOTHER INITIATOR, when the tasks have ended: one that took the unit
-// attention before would be aborted with it.
-func clearTasks(by *Session, unit *scsi.Unit, sessions []*Session, match func(*task) bool, then func()) {
-	var untold []*Session
-	a := &abortion{then: func() {
-		for _, peer := range untold {
-			unit.TasksCleared(peer.nexus)
-		}
-		then()
-	}}
-	a.left.Add(1)
-	for _, peer := range sessions {
-		if peer.mark(a, match, peer != by) {
-			untold = append(untold, peer)
-		}
-	}
-	a.one()
-}
-
-// fault ends a task with CHECK CONDITION where QERR has others aborted by that
-// (SPC-4 section 7.5.8): the status goes when those have ended, since their
-// initiators may then send them again. A task that has begun to end is left to it,
-// or two faults would wait for each other. false means that QERR asks for nothing.
-func (s *Session) fault(t *task, st scsi.Status, residual pdu.Residual) bool {
-	unit := s.units.Lookup(t.lun)
-	if unit == nil || unit.TaskPolicy().QueueError == scsi.KeepTasks {
-		return false
-	}
-	sessions := []*Session{s}
-	if unit.TaskPolicy().QueueError == scsi.AbortTaskSet {
-		sessions = s.sharing(unit)
-	}
-	if t.aborted.Load() || !s.retire(t) {
-		return false
-	}
-	match := onUnit(unit)
-	clearTasks(s, unit, sessions, func(other *task) bool { return !other.gone && match(other) }, func() {
-		t.leave()
-		s.outbox.postData(t.response(st, residual), senseSegment(st), takesStatSN)
-		s.forget(t)
+// nexusReset is I_T NEXUS RESET (RFC 7144, SAM-5 section 7.6): an I_T nexus loss
+// that the session survives.
+func (s *Session) nexusReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	s.clear([]*Session{s}, anyTask, nil, func() {
+		s.nexus.Lose()
+		answer(pdu.TMFComplete)
 	})
-	return true
 }
 
-// AbortTasks aborts the commands that sessions have under way at a unit, as
-// PREEMPT AND ABORT does (SPC-4 section 5.13.11.2.5), and returns when they have
-// ended, or when ctx has. What their initiators get for it is what TAS says.
-func AbortTasks(ctx context.Context, sessions []*Session, unit *scsi.Unit) {
-	ended := make(chan struct{})
-	clearTasks(nil, unit, sessions, onUnit(unit), func() { close(ended) })
-	select {
-	case <-ended:
-	case <-ctx.Done():
+// reassign is TASK REASSIGN: nothing is reassigned below error recovery level 2
+// (RFC 7143 section 11.5.1).
+func (s *Session) reassign(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	answer(pdu.TMFNoReassignment)
+}
+
+func (s *Session) queryTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	answer(s.query(is(req)))
+}
+
+func (s *Session) queryTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	answer(s.query(onUnit(unit)))
+}
+
+// query says whether there is such a task (RFC 7144): one whose status is on its
+// way is none.
+func (s *Session) query(match func(*task) bool) byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if !t.gone && match(t) {
+			return pdu.TMFSucceeded
+		}
 	}
+	return pdu.TMFComplete
+}
+
+// queryAsyncEvent is QUERY ASYNCHRONOUS EVENT (RFC 7144, SAM-5 section 7.10).
+func (s *Session) queryAsyncEvent(req pdu.TaskManagement) {
+	r := pdu.TaskManagementResponse{Response: pdu.TMFComplete, ITT: req.ITT}
+	if event, pending := s.nexus.Asynchronous(req.LUN); pending {
+		r.Response, r.Additional = pdu.TMFSucceeded, event
+	}
+	s.respond(r)
+}
+
+// clear aborts tasks as a function of this session asks for it.
+func (s *Session) clear(sessions []*Session, match func(*task) bool, unit *scsi.Unit, then func()) {
+	c := clearing{by: s, sessions: sessions, match: match, unit: unit, function: true, then: then}
+	c.start()
 }

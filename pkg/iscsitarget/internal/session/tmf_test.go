@@ -59,7 +59,7 @@ func TestAbortOfNothing(t *testing.T) {
 	r.manages(pdu.TMFComplete, pdu.AbortTaskSet, iscsitest.LUN(0), 0)
 	r.manages(pdu.TMFComplete, pdu.ClearTaskSet, iscsitest.LUN(0), 0)
 	for f := range uint8(128) {
-		if functions[f] == nil {
+		if !functions[f].in(r.s) {
 			r.manages(pdu.TMFNotSupported, f, iscsitest.LUN(0), 0)
 		}
 	}
@@ -192,12 +192,13 @@ func TestLogicalUnitReset(t *testing.T) {
 	hold.Await(t)
 	hold.Await(t)
 	waiting := b.Start(iscsitest.Command{CDB: iscsitest.Write(2, 1), Out: pattern(3, block), Hold: true})
-	b.WaitR2T(waiting)
+	ask := b.WaitR2T(waiting)
 	// LUN 0 in the flat space form is the same unit.
 	reset := a.manageTask(pdu.LogicalUnitReset, [8]byte{0x40, 0}, 0)
 	a.silent()
 	b.silent()
 	hold.Release()
+	b.Serve(ask) // it does not know of the reset yet
 	if got := a.answered(reset); got != pdu.TMFComplete {
 		t.Errorf("answered %d", got)
 	}
@@ -214,8 +215,13 @@ func TestLogicalUnitReset(t *testing.T) {
 func TestTargetWarmReset(t *testing.T) {
 	st := newSite(t)
 	a, b := st.join(usual()), st.join(usual())
-	b.WaitR2T(b.Start(iscsitest.Command{CDB: iscsitest.Write(2, 1), Out: pattern(3, block), Hold: true}))
-	a.manages(pdu.TMFComplete, pdu.TargetWarmReset, iscsitest.LUN(0), 0)
+	_, ask := b.owes(2, 3)
+	reset := a.manageTask(pdu.TargetWarmReset, iscsitest.LUN(0), 0)
+	a.silent()
+	b.Serve(ask)
+	if got := a.answered(reset); got != pdu.TMFComplete {
+		t.Errorf("answered %d", got)
+	}
 	b.silent()
 	if got := b.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}); got.SenseCode()>>8 != 0x0629 {
 		t.Errorf("no unit attention after the reset: %v", got)
@@ -244,13 +250,18 @@ func TestTargetColdReset(t *testing.T) {
 func TestAbortTaskSet(t *testing.T) {
 	st := newSite(t)
 	a, b := st.join(usual()), st.join(usual())
-	mine := a.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Hold: true})
-	a.WaitR2T(mine)
+	_, owed := a.owes(0, 1)
 	theirs := b.Start(iscsitest.Command{CDB: iscsitest.Write(1, 1), Out: pattern(2, block), Hold: true})
 	ask := b.WaitR2T(theirs)
-	a.manages(pdu.TMFComplete, pdu.AbortTaskSet, iscsitest.LUN(0), 0)
+	abort := a.manageTask(pdu.AbortTaskSet, iscsitest.LUN(0), 0)
+	a.silent()
+	a.Serve(owed)
+	if got := a.answered(abort); got != pdu.TMFComplete {
+		t.Errorf("answered %d", got)
+	}
 	b.Serve(ask)
 	good(t, b.Wait(theirs))
+	b.holds(0, make([]byte, block))
 	b.holds(1, pattern(2, block))
 }
 

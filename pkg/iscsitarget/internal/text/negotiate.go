@@ -2,6 +2,7 @@ package text
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,7 +31,27 @@ type Params struct {
 	// HeaderDigest and DataDigest: PDUs carry a CRC32C. None is always
 	// taken where an initiator prefers it.
 	HeaderDigest, DataDigest bool
+	TaskReporting            TaskReporting
+	// ProtocolLevel is iSCSIProtocolLevel: from 2 on the initiator may use what
+	// RFC 7144 adds.
+	ProtocolLevel uint32
 }
+
+// TaskReporting is how the end of tasks is told (RFC 7143 section 13.23).
+type TaskReporting uint8
+
+// The values of TaskReporting, each of which promises what those before it do.
+const (
+	RFC3720 TaskReporting = iota
+	// ResponseFence keeps the answer to a task management function behind
+	// the responses before it, on all connections: with one connection per
+	// session that is how it always is.
+	ResponseFence
+	// FastAbort does not wait for the data of tasks that are aborted.
+	FastAbort
+)
+
+var taskReportings = []string{RFC3720: "RFC3720", ResponseFence: "ResponseFence", FastAbort: "FastAbort"}
 
 // Defaults is what this target wants. What an initiator does not negotiate
 // falls back to RFC 7143's own default, which Negotiator starts from.
@@ -49,6 +70,7 @@ func Defaults() Params {
 		ErrorRecoveryLevel:       0,
 		HeaderDigest:             true,
 		DataDigest:               true,
+		ProtocolLevel:            2,
 	}
 }
 
@@ -58,7 +80,7 @@ func rfcDefaults() Params {
 	return Params{
 		MaxConnections: 1, InitialR2T: true, ImmediateData: true,
 		MaxSendDataSegmentLength: 8192, MaxBurstLength: 262144, FirstBurstLength: 65536,
-		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20,
+		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20, ProtocolLevel: 1,
 	}
 }
 
@@ -93,8 +115,8 @@ var rules = map[string]rule{
 	"ErrorRecoveryLevel":       {anySession, lesser(0, 2, func(p *Params) *uint32 { return &p.ErrorRecoveryLevel })},
 	"DataPDUInOrder":           {normalOnly, always("Yes")},
 	"DataSequenceInOrder":      {normalOnly, always("Yes")},
-	"TaskReporting":            {normalOnly, firstOf("RFC3720")},
-	"iSCSIProtocolLevel":       {normalOnly, lesser(0, 31, nil)},
+	"TaskReporting":            {normalOnly, (*Negotiator).taskReporting},
+	"iSCSIProtocolLevel":       {normalOnly, lesser(0, 31, func(p *Params) *uint32 { return &p.ProtocolLevel })},
 	// SendTargets is for full-feature phase, the others are for targets to
 	// say (RFC 7143 section 13, "Use" and "Senders").
 	"SendTargets":          {anySession, reject},
@@ -189,21 +211,15 @@ func greater(least, most uint32, field func(*Params) *uint32) func(*Negotiator, 
 	return numeric(least, most, field, func(a, b uint32) uint32 { return max(a, b) })
 }
 
-// numeric negotiates a number; without a field, our own is 1.
+// numeric negotiates a number.
 func numeric(least, most uint32, field func(*Params) *uint32, pick func(a, b uint32) uint32) func(*Negotiator, string) string {
 	return func(n *Negotiator, offered string) string {
 		v, err := number(offered, least, most)
 		if err != nil {
 			return Reject
 		}
-		own := uint32(1)
-		if field != nil {
-			own = *field(&n.own)
-		}
-		v = pick(v, own)
-		if field != nil {
-			*field(&n.Params) = v
-		}
+		v = pick(v, *field(&n.own))
+		*field(&n.Params) = v
 		return strconv.Itoa(int(v))
 	}
 }
@@ -247,14 +263,16 @@ func digest(field func(*Params) *bool) func(*Negotiator, string) string {
 	}
 }
 
-// firstOf answers a list with the first value of it that this end supports.
-func firstOf(supported ...string) func(*Negotiator, string) string {
-	return func(_ *Negotiator, offered string) string {
-		if v, ok := Choose(offered, supported); ok {
-			return v
-		}
+// taskReporting answers with the first value of the initiator's list that this end
+// supports, which are all: RFC 7143 section 6.2.1 leaves the one who answers no
+// preference, and every one of them is kept to at no cost to others.
+func (n *Negotiator) taskReporting(offered string) string {
+	v, ok := Choose(offered, taskReportings)
+	if !ok {
 		return Reject
 	}
+	n.Params.TaskReporting = TaskReporting(slices.Index(taskReportings, v))
+	return v
 }
 
 // Choose returns the first item of a comma-separated list that is supported.

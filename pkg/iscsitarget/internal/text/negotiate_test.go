@@ -67,9 +67,13 @@ var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"DataPDUInOrder", "Yes", "Yes", Irrelevant},
 	{"DataPDUInOrder", "?", Reject, Irrelevant},
 	{"DataSequenceInOrder", "No", "Yes", Irrelevant},
-	{"TaskReporting", "FastAbort,RFC3720", "RFC3720", Irrelevant},
-	{"TaskReporting", "FastAbort", Reject, Irrelevant},
-	{"iSCSIProtocolLevel", "2", "1", Irrelevant},
+	{"TaskReporting", "FastAbort,RFC3720", "FastAbort", Irrelevant},
+	{"TaskReporting", "RFC3720,FastAbort", "RFC3720", Irrelevant},
+	{"TaskReporting", "X-new,ResponseFence", "ResponseFence", Irrelevant},
+	{"TaskReporting", "fastabort", Reject, Irrelevant},
+	{"iSCSIProtocolLevel", "1", "1", Irrelevant},
+	{"iSCSIProtocolLevel", "2", "2", Irrelevant},
+	{"iSCSIProtocolLevel", "31", "2", Irrelevant},
 	{"iSCSIProtocolLevel", "0", "0", Irrelevant},
 	{"iSCSIProtocolLevel", "32", Reject, Irrelevant},
 	{"SendTargets", "All", Reject, Reject},
@@ -111,7 +115,7 @@ func TestDefaults(t *testing.T) {
 	want := Params{
 		MaxConnections: 1, InitialR2T: true, ImmediateData: true, MaxRecvDataSegmentLength: 256 << 10,
 		MaxSendDataSegmentLength: 8192, MaxBurstLength: 262144, FirstBurstLength: 65536,
-		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20,
+		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20, ProtocolLevel: 1,
 	}
 	n := NewNegotiator(Defaults(), false)
 	if got := n.Finish(); got != want {
@@ -140,7 +144,7 @@ func TestOutcome(t *testing.T) {
 	}
 	want := Params{
 		MaxConnections: 1, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 1000, MaxBurstLength: 4096,
-		FirstBurstLength: 4096, MaxOutstandingR2T: 8, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
+		FirstBurstLength: 4096, MaxOutstandingR2T: 8, ProtocolLevel: 1, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
 	}
 	if got := n.Finish(); got != want {
 		t.Errorf("got %+v", got)
@@ -203,4 +207,16 @@ func FuzzNegotiation(f *testing.F) {
 			t.Errorf("%+v", p)
 		}
 	})
+}
+
+// What was negotiated of how tasks are aborted is what the session has.
+func TestTaskReporting(t *testing.T) {
+	for offered, want := range map[string]TaskReporting{
+		"FastAbort,ResponseFence,RFC3720": FastAbort, "ResponseFence,FastAbort": ResponseFence, "RFC3720": RFC3720, "no": RFC3720,
+	} {
+		n := NewNegotiator(Defaults(), false)
+		if _, err := n.Answer(Pair{"TaskReporting", offered}); err != nil || n.Finish().TaskReporting != want {
+			t.Errorf("%s: %v, %v", offered, n.Finish().TaskReporting, err)
+		}
+	}
 }

@@ -65,8 +65,12 @@ func parsePair(item []byte) (Pair, error) {
 }
 
 // validKey holds RFC 7143 section 6.1's standard-label: a capital letter, then
-// letters, digits and a few signs.
+// letters, digits and a few signs. The RFC breaks its own rule in section 13.24,
+// with a key that begins with a small letter.
 func validKey(key []byte) bool {
+	if string(key) == "iSCSIProtocolLevel" {
+		return true
+	}
 	for i, c := range key {
 		letter := c >= 'A' && c <= 'Z'
 		if i > 0 {

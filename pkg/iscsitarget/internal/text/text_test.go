@@ -116,3 +116,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The one standard key that begins with a small letter gets through (RFC 7143
+// section 13.24).
+func TestProtocolLevelIsAKey(t *testing.T) {
+	pairs, err := Parse([]byte("iSCSIProtocolLevel=2\x00"))
+	if v, _ := Get(pairs, "iSCSIProtocolLevel"); err != nil || v != "2" {
+		t.Errorf("%v, %v", pairs, err)
+	}
+	if _, err := Parse([]byte("iSCSIprotocolLevel=2\x00")); err == nil {
+		t.Error("another one does")
+	}
+}

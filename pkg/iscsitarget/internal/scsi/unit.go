@@ -94,7 +94,13 @@ type Unit struct {
 
 	mu   sync.Mutex
 	itls map[*itl]struct{}
+	// lost are the nexuses that have ended since the last power on or reset.
+	lost map[nexusID]struct{}
 }
+
+// maxLost bounds them: a nexus that is forgotten is told of a power on, which covers
+// its loss.
+const maxLost = 1024
 
 // NewUnit makes a unit. It may block: a volatile mark that an earlier boot left
 // on the device becomes lost stages, durably. Close it when its commands ended.
@@ -108,7 +114,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	u := &Unit{config: c, device: c.Device, blockSize: size, itls: map[*itl]struct{}{}}
+	u := &Unit{config: c, device: c.Device, blockSize: size, itls: map[*itl]struct{}{}, lost: map[nexusID]struct{}{}}
 	u.unmapper, _ = c.Device.(blockdev.Unmapper)
 	u.zeroer, _ = c.Device.(blockdev.Zeroer)
 	u.nowait, _ = c.Device.(blockdev.NowaitReader)
@@ -165,6 +171,9 @@ func (u *Unit) Reset() {
 	u.power.Store(powerActive)
 	u.dropReserver(nil)
 	u.forgetCopies()
+	u.mu.Lock()
+	clear(u.lost) // those who come back have more to be told of than that
+	u.mu.Unlock()
 	u.establish(attentionDeviceReset)
 }
 
@@ -199,11 +208,21 @@ func (u *Unit) attach(n *Nexus) (*itl, error) {
 	if err := u.durability.attach(l); err != nil {
 		return nil, err
 	}
-	l.attentions.establish(attentionPowerOn)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.itls[l] = struct{}{}
+	l.attentions.establish(u.greeting(l.id()))
 	return l, nil
+}
+
+// greeting is the unit attention of a nexus that begins: of its loss where it was
+// there before, or that of a power on, which it has not been told of. u.mu is held.
+func (u *Unit) greeting(id nexusID) attention {
+	if _, known := u.lost[id]; known {
+		delete(u.lost, id)
+		return attentionNexusLoss
+	}
+	return attentionPowerOn
 }
 
 func (u *Unit) detach(l *itl) {
@@ -212,6 +231,10 @@ func (u *Unit) detach(l *itl) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.itls, l)
+	if len(u.lost) >= maxLost {
+		clear(u.lost)
+	}
+	u.lost[l.id()] = struct{}{}
 }
 
 func detachAll(itls iter.Seq[*itl]) {

@@ -47,13 +47,27 @@ var attentionCodes = [...]uint16{
 
 // resets are the attentions that say the same thing, that state was lost: one
 // report is enough for all of them.
-const resets = 1<<attentionPowerOn | 1<<attentionDeviceReset
+const resets = 1<<attentionPowerOn | 1<<attentionDeviceReset | 1<<attentionNexusLoss
+
+// covered are the conditions that a reset makes old news of: each says what the
+// ones below it do, and more. What a reset does not bring about, as another
+// capacity, stays.
+var covered = [...]uint32{
+	attentionPowerOn:     1<<attentionDeviceReset | 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared,
+	attentionDeviceReset: 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared,
+	attentionNexusLoss:   1 << attentionTasksCleared,
+}
 
 // attentions are the pending conditions of one I_T_L nexus, a bit for each, so
 // that a condition is queued once however often it is established.
 type attentions struct{ pending atomic.Uint32 }
 
-func (a *attentions) establish(u attention) { a.pending.Or(1 << u) }
+func (a *attentions) establish(u attention) {
+	if int(u) < len(covered) {
+		a.pending.And(^covered[u])
+	}
+	a.pending.Or(1 << u)
+}
 
 func (a *attentions) clear(u attention) { a.pending.And(^uint32(1 << u)) }
 

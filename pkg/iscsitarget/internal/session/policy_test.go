@@ -75,11 +75,11 @@ func TestClearTaskSetWithTAS(t *testing.T) {
 	b.silent()
 	a.writes1(ordered, 2, 3)
 	a.silent()
-	clear := a.manageTask(pdu.ClearTaskSet, iscsitest.LUN(0), 0)
+	clearing := a.manageTask(pdu.ClearTaskSet, iscsitest.LUN(0), 0)
 	expect(t, b.Wait(waiting), scsi.TaskAborted, 0)
 	a.silent()
 	stuck.Release()
-	if got := a.answered(clear); got != pdu.TMFComplete {
+	if got := a.answered(clearing); got != pdu.TMFComplete {
 		t.Errorf("answered %d", got)
 	}
 	expect(t, b.Wait(running), scsi.TaskAborted, 0)

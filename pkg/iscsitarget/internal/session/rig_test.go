@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,7 @@ type site struct {
 	inventory *scsi.Inventory
 	unit      *scsi.Unit
 	cfg       Config
+	peersMu   sync.Mutex
 	peers     []*Session
 	targets   []text.Pair
 }
@@ -56,7 +59,12 @@ func newSite(t testing.TB) *site {
 	return st
 }
 
-func (st *site) Peers() []*Session                      { return st.peers }
+func (st *site) Peers() []*Session {
+	st.peersMu.Lock()
+	defer st.peersMu.Unlock()
+	return slices.Clone(st.peers)
+}
+
 func (st *site) Units() []*scsi.Unit                    { return []*scsi.Unit{st.unit} }
 func (st *site) SendTargets(string) ([]text.Pair, bool) { return st.targets, st.targets != nil }
 
@@ -99,7 +107,9 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 	}
 	r := &rig{site: st, Client: iscsitest.New(st, client), ended: make(chan error, 1)}
 	r.s = New(st.cfg, info, st, st.inventory, nexus, server, pdu.NewReader(server, 8192, 1020), 1, slog.New(slog.DiscardHandler))
+	st.peersMu.Lock()
 	st.peers = append(st.peers, r.s)
+	st.peersMu.Unlock()
 	r.CmdSN = info.CmdSN
 	seen := p
 	seen.MaxRecvDataSegmentLength, seen.MaxSendDataSegmentLength = p.MaxSendDataSegmentLength, p.MaxRecvDataSegmentLength
@@ -122,7 +132,7 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 }
 
 func (st *site) allEnded() bool {
-	for _, p := range st.peers {
+	for _, p := range st.Peers() {
 		select {
 		case <-p.Done():
 		default:

@@ -221,13 +221,14 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 // coldReset is a power on event (RFC 7143 section 11.5.1): every session at the
 // target ends, this one behind its answer.
 func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.clear(s.host.Peers(), anyTask, nil, func() {
+	peers := s.host.Peers()
+	s.clear(peers, anyTask, nil, func() {
 		for _, u := range s.host.Units() {
 			u.PowerOn()
 		}
 		answer(pdu.TMFComplete)
 		s.outbox.finish()
-		for _, peer := range s.host.Peers() {
+		for _, peer := range peers {
 			if peer != s {
 				peer.Close()
 			}

@@ -135,18 +135,29 @@ func TestAbortLetsThoseBehindGoOn(t *testing.T) {
 	abort := r.manageTask(pdu.AbortTask, iscsitest.LUN(0), running)
 	r.noCall(stuck)
 	stuck.Release()
-	if got := r.answered(abort); got != pdu.TMFComplete {
-		t.Errorf("answered %d", got)
-	}
 	good(t, r.Wait(second))
 	good(t, r.Wait(behind))
+	r.completesAmong(abort)
 	r.holds(1, make([]byte, block))
 	data := r.Start(iscsitest.Command{CDB: iscsitest.Write(4, 1), Out: pattern(5, block), Hold: true})
 	r.WaitR2T(data)
 	behind = r.writes1(ordered, 5, 6)
 	r.silent()
-	r.manages(pdu.TMFComplete, pdu.AbortTask, iscsitest.LUN(0), data)
+	abort = r.manageTask(pdu.AbortTask, iscsitest.LUN(0), data)
 	good(t, r.Wait(behind))
+	r.completesAmong(abort)
+}
+
+// completesAmong takes the answer to a function, which may have come while others
+// were waited for.
+func (r *rig) completesAmong(itt uint32) {
+	r.Helper()
+	for _, p := range r.Unasked {
+		if p.BHS.ITT() == itt && pdu.ParseTaskManagementResponse(&p.BHS).Response == pdu.TMFComplete {
+			return
+		}
+	}
+	r.completes(itt)
 }
 
 // The end of a session lets the tasks of others go on, and a session ends while

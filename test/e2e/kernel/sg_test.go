@@ -74,7 +74,7 @@ var sgState = []sgCase{
 	{command: "sg_requests $D", want: []string{"Sense key: No Sense", "No additional sense information"}},
 	{command: "sg_modes --all $D", want: []string{"Caching", "Control", "Power condition", "Informational exceptions control", "WP=0, DpoFua=1", "88 12 04"}},
 	{command: "sg_modes --all --six $D", want: []string{"MODE SENSE(6)", "Caching", "Informational exceptions control"}},
-	{command: "sg_modes --control=1 --page=0xa $D", want: []string{"page_control: changeable", "8a 0a 04 00 08"}},
+	{command: "sg_modes --control=1 --page=0xa $D", want: []string{"page_control: changeable", "8a 0a 24 06 08 40"}},
 	{command: "sg_modes --page=0xa $R", want: []string{"WP=1"}},
 	{command: "sg_wr_mode --page=8 --contents=88,12,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0 $D"},
 	{command: "sg_modes --page=8 $D", want: []string{"88 12 00 00"}},
@@ -241,7 +241,7 @@ func testVPDPages(t *testing.T, g *lab.Guest) {
 			t.Errorf("page %s:\n%s", code, text)
 		}
 	}
-	if len(pages) != 9 {
-		t.Errorf("%d pages, want 9:\n%s", len(pages), out)
+	if len(pages) != 10 {
+		t.Errorf("%d pages, want 10:\n%s", len(pages), out)
 	}
 }

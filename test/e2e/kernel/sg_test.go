@@ -143,7 +143,8 @@ var sgMedium = []sgCase{
 	{command: "sg_sync $D"},
 	{command: "sg_dd if=$D of=/tmp/read bs=512 skip=520 count=1 blk_sgio=1; cmp /tmp/read $P"},
 	{command: "sg_unmap --force --lba=96 --num=16 $D", medium: []extent{{96, 16, 0, true}, {400, 1, pattern, false}}},
-	// EXTENDED COPY's place: sg_xcopy, sg_copy_results.
+	{command: "sg_xcopy if=$D of=$D bs=512 skip=400 seek=600 count=1", medium: []extent{{600, 1, pattern, false}, {601, 9, 0, false}}},
+	{command: "sg_copy_results --params $D", want: []string{"Supports no list identifier"}},
 	{command: "sg_raw --send=512 --infile=$P $R 2a 00 00 00 00 00 00 00 01 00", exit: sgDataProtect, want: []string{"Data Protect", "Write protected"}},
 	{command: "sg_sanitize --block --quick --wait $D", medium: []extent{{0, sgBlocks, 0, true}}},
 	{command: "sg_sanitize --overwrite --pattern=$P --ipl=512 --quick --wait $D", medium: []extent{{0, sgBlocks, pattern, false}}},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/raw"
+	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/ietconf"
 )
@@ -130,17 +131,9 @@ func syncParents(dir string) error {
 	dir, err := filepath.Abs(dir)
 	for err == nil && dir != "/" {
 		dir = filepath.Dir(dir)
-		err = syncDir(dir)
+		err = durable.SyncDir(dir)
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // written reports whether any LUN lets initiators write to path.

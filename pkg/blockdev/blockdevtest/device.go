@@ -28,41 +28,26 @@ const (
 const All = Unmaps | Zeroes | ReadsNowait | WritesSync | Marks | Maps | Prefetches | Spaces | Keeps | Copies | WritesAtomic
 
 // capabilities returns what d offers.
-func capabilities(d blockdev.Device) (c Capability) {
-	if _, ok := d.(blockdev.Unmapper); ok {
-		c |= Unmaps
+func capabilities(d blockdev.Device) Capability {
+	return offers[blockdev.Unmapper](d, Unmaps) |
+		offers[blockdev.Zeroer](d, Zeroes) |
+		offers[blockdev.NowaitReader](d, ReadsNowait) |
+		offers[blockdev.SyncWriter](d, WritesSync) |
+		offers[blockdev.VolatileMarker](d, Marks) |
+		offers[blockdev.Mapper](d, Maps) |
+		offers[blockdev.Prefetcher](d, Prefetches) |
+		offers[blockdev.Spacer](d, Spaces) |
+		offers[blockdev.StateKeeper](d, Keeps) |
+		offers[blockdev.RangeCopier](d, Copies) |
+		offers[blockdev.AtomicWriter](d, WritesAtomic)
+}
+
+// offers is c where d has the interface T, and nothing where it has not.
+func offers[T any](d blockdev.Device, c Capability) Capability {
+	if _, ok := d.(T); ok {
+		return c
 	}
-	if _, ok := d.(blockdev.Zeroer); ok {
-		c |= Zeroes
-	}
-	if _, ok := d.(blockdev.NowaitReader); ok {
-		c |= ReadsNowait
-	}
-	if _, ok := d.(blockdev.SyncWriter); ok {
-		c |= WritesSync
-	}
-	if _, ok := d.(blockdev.VolatileMarker); ok {
-		c |= Marks
-	}
-	if _, ok := d.(blockdev.Mapper); ok {
-		c |= Maps
-	}
-	if _, ok := d.(blockdev.Prefetcher); ok {
-		c |= Prefetches
-	}
-	if _, ok := d.(blockdev.Spacer); ok {
-		c |= Spaces
-	}
-	if _, ok := d.(blockdev.StateKeeper); ok {
-		c |= Keeps
-	}
-	if _, ok := d.(blockdev.RangeCopier); ok {
-		c |= Copies
-	}
-	if _, ok := d.(blockdev.AtomicWriter); ok {
-		c |= WritesAtomic
-	}
-	return c
+	return 0
 }
 
 // DeviceSuite is what a backend gives to have its Device tested.

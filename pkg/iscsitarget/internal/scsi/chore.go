@@ -43,9 +43,8 @@ type chores struct {
 	// progress is in 65536ths, as REQUEST SENSE tells it.
 	progress atomic.Uint32
 	mu       sync.Mutex
-	ctx      context.Context // of the one that runs
-	cancel   context.CancelFunc
-	done     chan struct{} // closed when it has ended; nil where none was
+	cancel   context.CancelFunc // ends the one that runs
+	done     chan struct{}      // closed when it has ended; nil where none was
 }
 
 var errChore = errors.New("the unit is busy with another")
@@ -71,8 +70,8 @@ func (u *Unit) admitChore() Status {
 	return StatusGood
 }
 
-// begin starts a chore. The channel is closed when it has ended.
-func (u *Unit) begin(c chore) (<-chan struct{}, error) {
+// startChore starts a chore. The channel is closed when it has ended.
+func (u *Unit) startChore(c chore) (<-chan struct{}, error) {
 	s := &u.chores
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,14 +83,19 @@ func (u *Unit) begin(c chore) (<-chan struct{}, error) {
 	}
 	s.progress.Store(0)
 	s.current.Store(&c)
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.done = make(chan struct{})
-	go u.work(s.ctx, c, s.done)
-	return s.done, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s.cancel, s.done = cancel, done
+	go func() {
+		defer close(done)
+		defer cancel()
+		u.work(ctx, c)
+	}()
+	return done, nil
 }
 
-// resume takes up the chore that an earlier process kept.
-func (u *Unit) resume() error {
+// resumeChore takes up the chore that an earlier process kept.
+func (u *Unit) resumeChore() error {
 	c := u.state.Chore
 	if c == nil {
 		return nil
@@ -100,7 +104,7 @@ func (u *Unit) resume() error {
 		u.chores.current.Store(c)
 		return nil
 	}
-	_, err := u.begin(*c)
+	_, err := u.startChore(*c)
 	return err
 }
 
@@ -113,8 +117,7 @@ func (u *Unit) keepChore(c *chore) error {
 
 // work does a chore and says how it ended. One that the process's end stops is
 // taken up again by the next.
-func (u *Unit) work(ctx context.Context, c chore, done chan<- struct{}) {
-	defer close(done)
+func (u *Unit) work(ctx context.Context, c chore) {
 	err := u.perform(ctx, c)
 	if ctx.Err() != nil {
 		return
@@ -281,11 +284,8 @@ func (u *Unit) fillRange(at, n int64, pattern []byte) error {
 	buffer := scratch.Get().(*[]byte)
 	defer scratch.Put(buffer)
 	b := *buffer
-	clear(b)
-	if len(pattern) > 0 {
-		for block := 0; block < len(b); block += int(u.blockSize) {
-			fillCut(b[block:block+int(u.blockSize)], pattern)
-		}
+	for block := 0; block < len(b); block += int(u.blockSize) {
+		fill(b[block:block+int(u.blockSize)], pattern)
 	}
 	for n > 0 {
 		part := min(n, int64(len(b)))
@@ -295,11 +295,4 @@ func (u *Unit) fillRange(at, n int64, pattern []byte) error {
 		at, n = at+part, n-part
 	}
 	return nil
-}
-
-// fillCut repeats a pattern over b; the last one may be cut short.
-func fillCut(b, pattern []byte) {
-	for len(b) > 0 {
-		b = b[copy(b, pattern):]
-	}
 }

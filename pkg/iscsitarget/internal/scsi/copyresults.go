@@ -3,6 +3,7 @@ package scsi
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 )
 
 // Values of COPY MANAGER STATUS and COPY OPERATION STATUS (SPC-4, RECEIVE COPY
@@ -71,14 +72,19 @@ func (s copyState) transferCount1() (units byte, count uint32) {
 	return units, uint32(n)
 }
 
-// decodeCopyData is SPC-4's RECEIVE COPY DATA(LID1): of an operation that is over
-// there is never any.
-func decodeCopyData(r request) Command {
+// endedCopy is the operation that is asked for, which must be over.
+func (r request) endedCopy() (*copyOperation, Status) {
 	op, st := r.askedCopy(1)
 	if st.code == Good && !op.isOver() {
 		st = invalidField(2, 7)
 	}
-	if st.code != Good {
+	return op, st
+}
+
+// decodeCopyData is SPC-4's RECEIVE COPY DATA(LID1): of an operation that is over
+// there is never any.
+func decodeCopyData(r request) Command {
+	if _, st := r.endedCopy(); st.code != Good {
 		return r.fail(st)
 	}
 	return r.data(make([]byte, 4), r.copyAllocation())
@@ -106,21 +112,12 @@ func decodeCopyLimits(r request) Command {
 var copyDescriptors = []byte{segmentBlockToBlock, cscdIdentification}
 
 // copyGranularity is the logical block length as a power of two.
-func (u *Unit) copyGranularity() byte {
-	n := byte(0)
-	for 1<<n < u.blockSize {
-		n++
-	}
-	return n
-}
+func (u *Unit) copyGranularity() byte { return byte(bits.TrailingZeros64(uint64(u.blockSize))) }
 
 // decodeCopyFailure is SPC-4's RECEIVE COPY FAILURE DETAILS(LID1).
 // Who has read it all, or asks for nothing of it, is done with the operation.
 func decodeCopyFailure(r request) Command {
-	op, st := r.askedCopy(1)
-	if st.code == Good && !op.isOver() {
-		st = invalidField(2, 7)
-	}
+	op, st := r.endedCopy()
 	if st.code != Good {
 		return r.fail(st)
 	}

@@ -7,6 +7,15 @@
 // inventory. [Nexus.Decode] turns a CDB into a [Command] without waiting for
 // anything; the command then says what remains to be done.
 //
+// The life of a command: operation.go has its row in the command set; request.go
+// admits it (unit attention, reservation, access state, a SANITIZE under way, the
+// unit's state) and has the row decode its CDB; taskset.go says when its turn is;
+// then the layer above calls what command.go offers, which ends in the command's own
+// file. Whatever changes the medium goes through change in readwrite.go, which has
+// the blocks guarded (guard.go), marked (durability.go) and taken from the tokens
+// that stand for them (tokens.go), or has the blocks for itself as a chore does
+// (chore.go). What must outlive the process is in state.go.
+//
 // Reservations are SPC-4's persistent ones, whole, and SPC-2's RESERVE and RELEASE
 // with the exceptions that CRH announces. They are a value that is replaced, never
 // changed (reservation.go), so that the question whether a command conflicts

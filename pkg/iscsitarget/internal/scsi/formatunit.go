@@ -34,7 +34,7 @@ func decodeFormatUnit(r request) Command {
 
 func executeFormatUnit(ctx context.Context, c Command, params []byte) ([]byte, Status) {
 	if c.Length == 0 {
-		return nil, c.begin(ctx, chore{Kind: choreFormat}, false)
+		return nil, c.runChore(ctx, chore{Kind: choreFormat}, false)
 	}
 	if int64(len(params)) < c.Length {
 		return nil, check(illegalRequest, ascInvalidFieldInCommandIU)
@@ -42,7 +42,7 @@ func executeFormatUnit(ctx context.Context, c Command, params []byte) ([]byte, S
 	if st := checkFormatHeader(params[:c.Length]); st.code != Good {
 		return nil, st
 	}
-	return nil, c.begin(ctx, chore{Kind: choreFormat}, params[1]&formatImmediate != 0)
+	return nil, c.runChore(ctx, chore{Kind: choreFormat}, params[1]&formatImmediate != 0)
 }
 
 // checkFormatHeader refuses protection information and a defect list.

@@ -40,23 +40,18 @@ func decodeOverwrite(r request) Command {
 }
 
 // decodeBlockErase is SANITIZE with the block erase service action.
-func decodeBlockErase(r request) Command {
-	if st := r.admitSanitize(); st.code != Good {
-		return r.fail(st)
-	}
-	if binary.BigEndian.Uint16(r.cdb[7:]) != 0 {
-		return r.fail(invalidField(7, 7))
-	}
-	return Command{Kind: Exec}
-}
+func decodeBlockErase(r request) Command { return r.withoutList(r.admitSanitize()) }
 
 // decodeExitFailure is SANITIZE with the exit failure mode service action.
-func decodeExitFailure(r request) Command {
-	if st := r.checkReserved(); st.code != Good {
-		return r.fail(st)
+func decodeExitFailure(r request) Command { return r.withoutList(r.checkReserved()) }
+
+// withoutList is a SANITIZE that has no parameter list, unless st refuses it.
+func (r request) withoutList(st Status) Command {
+	if st.code == Good && binary.BigEndian.Uint16(r.cdb[7:]) != 0 {
+		st = invalidField(7, 7)
 	}
-	if binary.BigEndian.Uint16(r.cdb[7:]) != 0 {
-		return r.fail(invalidField(7, 7))
+	if st.code != Good {
+		return r.fail(st)
 	}
 	return Command{Kind: Exec}
 }
@@ -116,14 +111,14 @@ func executeExitFailure(_ context.Context, c Command, _ []byte) ([]byte, Status)
 
 func (c *Command) sanitize(ctx context.Context, job chore) Status {
 	job.AllowExit = c.cdb[1]&sanitizeAllowExit != 0
-	return c.begin(ctx, job, c.cdb[1]&sanitizeImmediate != 0)
+	return c.runChore(ctx, job, c.cdb[1]&sanitizeImmediate != 0)
 }
 
-// begin starts a chore and waits for its end unless the answer is to be
+// runChore starts a chore and waits for its end unless the answer is to be
 // immediate. It goes on though the command be aborted.
-func (c *Command) begin(ctx context.Context, job chore, immediate bool) Status {
+func (c *Command) runChore(ctx context.Context, job chore, immediate bool) Status {
 	u := c.itl.unit
-	done, err := u.begin(job)
+	done, err := u.startChore(job)
 	switch {
 	case errors.Is(err, errChore):
 		return u.admitChore()

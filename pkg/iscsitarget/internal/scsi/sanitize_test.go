@@ -83,12 +83,7 @@ func TestSanitizeInProgress(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk(64, 512)
 			gate := make(chan struct{})
-			early := false
-			d.writing = func() {
-				if !early {
-					<-gate
-				}
-			}
+			d.writing = func() { <-gate }
 			r := newRig(t, d)
 			write := r.nexus.Decode([8]byte{}, parse(t, "2A 00 00000000 00 0001 00"))
 			r.expect("good", x.cdb, unhex(t, x.params)...)

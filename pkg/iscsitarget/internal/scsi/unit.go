@@ -94,13 +94,13 @@ type Unit struct {
 
 	mu   sync.Mutex
 	itls map[*itl]struct{}
-	// lost are the nexuses that have ended since the last power on or reset.
-	lost map[nexusID]struct{}
+	// departed are the nexuses that have ended since the last power on or reset.
+	departed map[nexusID]struct{}
 }
 
-// maxLost bounds them: a nexus that is forgotten is told of a power on, which covers
-// its loss.
-const maxLost = 1024
+// maxDeparted bounds them: a nexus that is forgotten is told of a power on, which
+// covers its loss.
+const maxDeparted = 1024
 
 // NewUnit makes a unit. It may block: a volatile mark that an earlier boot left
 // on the device becomes lost stages, durably. Close it when its commands ended.
@@ -114,7 +114,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	u := &Unit{config: c, device: c.Device, blockSize: size, itls: map[*itl]struct{}{}, lost: map[nexusID]struct{}{}}
+	u := &Unit{config: c, device: c.Device, blockSize: size, itls: map[*itl]struct{}{}, departed: map[nexusID]struct{}{}}
 	u.unmapper, _ = c.Device.(blockdev.Unmapper)
 	u.zeroer, _ = c.Device.(blockdev.Zeroer)
 	u.nowait, _ = c.Device.(blockdev.NowaitReader)
@@ -135,7 +135,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	if u.durability, err = newDurability(c.Device, c.BootID, c.Logger); err != nil {
 		return nil, err
 	}
-	if err := u.resume(); err != nil {
+	if err := u.resumeChore(); err != nil {
 		return nil, err
 	}
 	u.thresholds.configure(saved)
@@ -160,7 +160,8 @@ func (u *Unit) CapacityChanged() {
 
 // Reset is LOGICAL UNIT RESET (SAM-5 section 6.3.3): mode pages go back to
 // their saved values, the unit starts, what RESERVE holds is released (persistent
-// reservations are not), every nexus gets a unit attention. The caller has ended the unit's commands.
+// reservations are not), every nexus gets a unit attention. The caller has ended
+// the unit's commands.
 func (u *Unit) Reset() {
 	saved := u.savedSettings()
 	u.modeMu.Lock()
@@ -172,7 +173,7 @@ func (u *Unit) Reset() {
 	u.dropReserver(nil)
 	u.forgetCopies()
 	u.mu.Lock()
-	clear(u.lost) // those who come back have more to be told of than that
+	clear(u.departed) // those who come back have more to be told of than that
 	u.mu.Unlock()
 	u.establish(attentionDeviceReset)
 }
@@ -218,8 +219,8 @@ func (u *Unit) attach(n *Nexus) (*itl, error) {
 // greeting is the unit attention of a nexus that begins: of its loss where it was
 // there before, or that of a power on, which it has not been told of. u.mu is held.
 func (u *Unit) greeting(id nexusID) attention {
-	if _, known := u.lost[id]; known {
-		delete(u.lost, id)
+	if _, known := u.departed[id]; known {
+		delete(u.departed, id)
 		return attentionNexusLoss
 	}
 	return attentionPowerOn
@@ -231,10 +232,10 @@ func (u *Unit) detach(l *itl) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.itls, l)
-	if len(u.lost) >= maxLost {
-		clear(u.lost)
+	if len(u.departed) >= maxDeparted {
+		clear(u.departed)
 	}
-	u.lost[l.id()] = struct{}{}
+	u.departed[l.id()] = struct{}{}
 }
 
 func detachAll(itls iter.Seq[*itl]) {

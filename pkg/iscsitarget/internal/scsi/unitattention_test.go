@@ -118,7 +118,7 @@ func TestAttentionAfterNexusLoss(t *testing.T) {
 		{"a", "6/2907", func() {}},
 		{"a", "6/2900", r.unit.PowerOn},
 		{"b", "6/2900", func() {
-			for i := range maxLost {
+			for i := range maxDeparted {
 				first(string(rune(0x1000 + i)))
 			}
 		}},
@@ -128,7 +128,7 @@ func TestAttentionAfterNexusLoss(t *testing.T) {
 			t.Errorf("%d: %s is told %s, want %s", i, tt.port, got, tt.want)
 		}
 	}
-	if len(r.unit.lost) > maxLost {
-		t.Errorf("%d nexuses are remembered", len(r.unit.lost))
+	if len(r.unit.departed) > maxDeparted {
+		t.Errorf("%d nexuses are remembered", len(r.unit.departed))
 	}
 }

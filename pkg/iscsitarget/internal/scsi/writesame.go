@@ -108,14 +108,15 @@ func (c *Command) repeat(ctx context.Context, block []byte) Status {
 	})
 }
 
-// fill repeats block, whose length divides that of b, over b.
-func fill(b, block []byte) {
-	if len(block) == 0 {
+// fill repeats a pattern over b, the last one cut short where it does not fit; an
+// empty one is zeros.
+func fill(b, pattern []byte) {
+	if len(pattern) == 0 {
 		clear(b)
 		return
 	}
-	for n := 0; n < len(b); n += len(block) {
-		copy(b[n:], block)
+	for len(b) > 0 {
+		b = b[copy(b, pattern):]
 	}
 }
 

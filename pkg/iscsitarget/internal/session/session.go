@@ -3,14 +3,14 @@
 // session alive or ends it.
 //
 // The life of a command: the connection's reader (conn.go) cuts it out of the
-// stream, the window (window.go) says whether its turn has come, command.go
-// has the SCSI layer decode it, dataout.go collects what the initiator sends,
-// turn.go has it wait where its task attribute asks for it, transfer.go moves the
-// data between device and connection, task.go ends it, and the outbox (outbox.go)
-// sends its status. One that is to end before its time, by a task management
-// function (tmf.go), another nexus or the session's end, is ended by abort.go. The
-// reader never waits for a device: what may block runs on the session's workers
-// (workers.go).
+// stream, the window (window.go) says whether its turn has come, command.go has
+// the SCSI layer decode it, dataout.go collects what the initiator sends (kept
+// track of in inbound.go) and r2t.go asks for the rest, turn.go has it wait where
+// its task attribute asks for it, transfer.go moves the data between device and
+// connection, task.go ends it, and the outbox (outbox.go) sends its status. One
+// that is to end before its time, by a task management function (tmf.go), another
+// nexus or the session's end, is ended by abort.go. The reader never waits for a
+// device: what may block runs on the session's workers (workers.go).
 //
 // Not here yet: several connections in a session, error recovery levels above
 // 0, and ACA.

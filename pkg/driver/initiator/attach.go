@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 )
@@ -160,7 +162,26 @@ func loginError(portal string, err error) error {
 	return fmt.Errorf("login at %s: %w", portal, err)
 }
 
-// awaitDisk waits for the disk, and with several paths and a running
+// opens returns an error while the kernel does not let the disk be opened yet: for
+// a moment sysfs and /dev have a disk that is ENXIO to whoever opens it. What else
+// is wrong with it is found by those who use it.
+func (i *Initiator) opens(ctx context.Context, d Disk) error {
+	err := child.Do(ctx, "open "+d.Path, func() error { return i.cfg.Open(d.Path) })
+	if errors.Is(err, unix.ENXIO) || ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
+func openDevice(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// awaitDisk waits for the disk until it can be opened, and with several paths and a running
 // multipathd for the map over them.
 func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
@@ -177,8 +198,11 @@ func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, e
 			return false, last
 		case wantMap && disk.multipath == "" && time.Since(start) < i.mapTimeout:
 			return false, nil
+		case disk.SizeBytes == 0:
+			return false, nil
 		}
-		return disk.SizeBytes > 0, nil
+		last = i.opens(ctx, disk)
+		return last == nil, nil
 	})
 	if err != nil && last != nil {
 		return Disk{}, fmt.Errorf("wait for the disk of %s: %w", v.TargetName, last)

@@ -1,6 +1,7 @@
 package initiator
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/csi-ietd/csi-ietd/pkg/driver/child"
 )
@@ -49,6 +51,36 @@ func TestAttach(t *testing.T) {
 		if call[0] != "nsenter" || !strings.HasSuffix(call[1], "/ns/mnt") || call[2] != "--" {
 			t.Errorf("not in iscsid's mount namespace: %q", call)
 		}
+	}
+}
+
+// The kernel shows a disk a moment before it lets anybody open it.
+func TestAttachWaitsUntilTheDiskOpens(t *testing.T) {
+	f := newFakeHost(t)
+	tries := 0
+	f.open = func(path string) error {
+		if tries++; tries < 4 {
+			return &os.PathError{Op: "open", Path: path, Err: unix.ENXIO}
+		}
+		return nil
+	}
+	disk, err := f.initiator().Attach(t.Context(), loginAt(portal(t)))
+	if err != nil || tries != 4 || disk.Path != filepath.Join(f.dir, "dev/sda") {
+		t.Errorf("%+v after %d tries: %v", disk, tries, err)
+	}
+}
+
+// What is wrong with a disk otherwise is not for Attach to wait for, and a disk
+// that never opens is told.
+func TestAttachOfADiskThatDoesNotOpen(t *testing.T) {
+	for _, c := range []struct{ open, want error }{{unix.EIO, nil}, {unix.ENXIO, unix.ENXIO}} {
+		f := newFakeHost(t)
+		f.open = func(string) error { return c.open }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := f.initiator().Attach(ctx, loginAt(portal(t))); !errors.Is(err, c.want) {
+			t.Errorf("opening is %v: %v", c.open, err)
+		}
+		cancel()
 	}
 }
 

@@ -35,6 +35,8 @@ type fakeHost struct {
 	// stayUp: logout changes nothing.
 	stayUp  bool
 	flushed []string
+	// open answers who opens a disk.
+	open func(path string) error
 	// deleted are the SCSI devices that were deleted before their session.
 	deleted []string
 
@@ -47,7 +49,7 @@ const iscsidPID = 4711
 
 func newFakeHost(t *testing.T) *fakeHost {
 	t.Helper()
-	f := &fakeHost{t: t, dir: t.TempDir(), size: 1 << 30, naa: "3123456789abcdef"}
+	f := &fakeHost{t: t, dir: t.TempDir(), size: 1 << 30, naa: "3123456789abcdef", open: func(string) error { return nil }}
 	for _, d := range []string{"dev", "sys/class/iscsi_transport/tcp", "sys/class/iscsi_session", "sys/class/block"} {
 		f.mkdir(d)
 	}
@@ -92,6 +94,7 @@ func (f *fakeHost) initiator() *Initiator {
 		InitiatorName: testInitiator, Runner: f, Logger: slog.New(slog.DiscardHandler),
 		Sysfs: filepath.Join(f.dir, "sys"), Proc: filepath.Join(f.dir, "proc"), Dev: filepath.Join(f.dir, "dev"),
 		Flush: func(path string) error { f.flushed = append(f.flushed, path); return nil },
+		Open:  func(path string) error { return f.open(path) },
 	})
 }
 

@@ -52,6 +52,8 @@ type Config struct {
 	Sysfs, Proc, Dev string
 	// Flush writes back a block device's page cache; nil means the real one.
 	Flush func(path string) error
+	// Open opens a block device and closes it again; nil means the real one.
+	Open func(path string) error
 }
 
 // Initiator attaches and detaches volumes. Its methods may be called
@@ -84,6 +86,9 @@ func New(cfg Config) *Initiator {
 	}
 	if cfg.Flush == nil {
 		cfg.Flush = flushDevice
+	}
+	if cfg.Open == nil {
+		cfg.Open = openDevice
 	}
 	cfg.Sysfs, cfg.Proc, cfg.Dev = or(cfg.Sysfs, "/sys"), or(cfg.Proc, "/proc"), or(cfg.Dev, "/dev")
 	return &Initiator{

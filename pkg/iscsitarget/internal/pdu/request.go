@@ -95,11 +95,14 @@ type TaskManagement struct {
 	ITT, RefTaskTag  uint32
 	CmdSN, ExpStatSN uint32
 	RefCmdSN         uint32
+	// ExpDataSN is, in a TASK REASSIGN, the DataSN that the initiator expects next.
+	ExpDataSN uint32
 }
 
 const (
 	offRefTaskTag = 20
 	offRefCmdSN   = 32
+	offExpDataSN  = 36
 )
 
 // ParseTaskManagement reads a Task Management Function Request's header.
@@ -107,7 +110,7 @@ func ParseTaskManagement(h *BHS) TaskManagement {
 	return TaskManagement{
 		Immediate: h.Immediate(), Function: h[offFlags] & 0x7f, LUN: h.LUN(), ITT: h.ITT(),
 		RefTaskTag: be.Uint32(h[offRefTaskTag:]), CmdSN: h.CmdSN(), ExpStatSN: h.ExpStatSN(),
-		RefCmdSN: be.Uint32(h[offRefCmdSN:]),
+		RefCmdSN: be.Uint32(h[offRefCmdSN:]), ExpDataSN: be.Uint32(h[offExpDataSN:]),
 	}
 }
 
@@ -118,6 +121,7 @@ func (p TaskManagement) Header() (h BHS) {
 	copy(h[offLUN:], p.LUN[:])
 	be.PutUint32(h[offRefTaskTag:], p.RefTaskTag)
 	be.PutUint32(h[offRefCmdSN:], p.RefCmdSN)
+	be.PutUint32(h[offExpDataSN:], p.ExpDataSN)
 	return h
 }
 
@@ -240,6 +244,48 @@ func (p DataOut) Header() (h BHS) {
 	be.PutUint32(h[offTTT:], p.TTT)
 	be.PutUint32(h[offDataSN:], p.DataSN)
 	be.PutUint32(h[offBufferOffset:], p.BufferOffset)
+	return h
+}
+
+// The types of a SNACK Request (RFC 7143 section 11.16.1).
+const (
+	SNACKData    = 0 // Data-In or R2T
+	SNACKStatus  = 1
+	SNACKDataACK = 2
+	SNACKRData   = 3
+)
+
+// SNACK is a SNACK Request (RFC 7143 section 11.16). TTT is the tag of the Data-In that
+// a DataACK acknowledges, or the SNACK Tag of an R-Data SNACK.
+type SNACK struct {
+	Type                         uint8
+	LUN                          [8]byte
+	ITT, TTT                     uint32
+	ExpStatSN, BegRun, RunLength uint32
+}
+
+const (
+	snackTypeMask = 0x0f
+	offBegRun     = 40
+	offRunLength  = 44
+)
+
+// ParseSNACK reads a SNACK Request's header.
+func ParseSNACK(h *BHS) SNACK {
+	return SNACK{
+		Type: h[offFlags] & snackTypeMask, LUN: h.LUN(), ITT: h.ITT(), TTT: be.Uint32(h[offTTT:]), ExpStatSN: h.ExpStatSN(),
+		BegRun: be.Uint32(h[offBegRun:]), RunLength: be.Uint32(h[offRunLength:]),
+	}
+}
+
+// Header builds the header.
+func (p SNACK) Header() (h BHS) {
+	request(&h, OpSNACK, false, p.ITT, 0, p.ExpStatSN)
+	h[offFlags] = finalBit | p.Type&snackTypeMask
+	copy(h[offLUN:], p.LUN[:])
+	be.PutUint32(h[offTTT:], p.TTT)
+	be.PutUint32(h[offBegRun:], p.BegRun)
+	be.PutUint32(h[offRunLength:], p.RunLength)
 	return h
 }
 

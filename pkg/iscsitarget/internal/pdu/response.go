@@ -67,14 +67,15 @@ type SCSIResponse struct {
 	Response  uint8 // 0: command completed at target, 1: target failure
 	Status    uint8 // SAM status code
 	ITT       uint32
-	ExpDataSN uint32
+	SNACKTag  uint32 // of the R-Data SNACK that the response answers, too
+	ExpDataSN uint32 // how many R2Ts and Data-Ins the command had
 	Residual  Residual
 }
 
 // ParseSCSIResponse reads a SCSI Response's header.
 func ParseSCSIResponse(h *BHS) SCSIResponse {
 	return SCSIResponse{
-		Response: h[offResponse], Status: h[offStatus], ITT: h.ITT(),
+		Response: h[offResponse], Status: h[offStatus], ITT: h.ITT(), SNACKTag: be.Uint32(h[offTTT:]),
 		ExpDataSN: be.Uint32(h[offDataSN:]), Residual: parseResidual(h),
 	}
 }
@@ -83,6 +84,7 @@ func ParseSCSIResponse(h *BHS) SCSIResponse {
 func (p SCSIResponse) Header() (h BHS) {
 	response(&h, OpSCSIResponse, p.ITT)
 	h[offResponse], h[offStatus] = p.Response, p.Status
+	be.PutUint32(h[offTTT:], p.SNACKTag)
 	be.PutUint32(h[offDataSN:], p.ExpDataSN)
 	p.Residual.put(&h)
 	return h
@@ -216,22 +218,30 @@ func (p TextResponse) Header() (h BHS) {
 }
 
 // DataIn is a SCSI Data-In (RFC 7143 section 11.7). With HasStatus it ends its
-// command: Status and Residual count only then.
+// command: Status and Residual count only then. With Acknowledge it is to be
+// acknowledged by a SNACK of type DataACK, with its LUN and TTT: these count only
+// then.
 type DataIn struct {
 	Final, HasStatus bool
+	Acknowledge      bool
+	LUN              [8]byte
 	Status           uint8
-	ITT              uint32
+	ITT, TTT         uint32
 	DataSN           uint32
 	BufferOffset     uint32
 	Residual         Residual
 }
 
-const dataInStatusBit = 0x01
+const (
+	dataInStatusBit = 0x01
+	dataInAckBit    = 0x40
+)
 
 // ParseDataIn reads a Data-In's header.
 func ParseDataIn(h *BHS) DataIn {
 	return DataIn{
-		Final: h.Final(), HasStatus: h[offFlags]&dataInStatusBit != 0, Status: h[offStatus], ITT: h.ITT(),
+		Final: h.Final(), HasStatus: h[offFlags]&dataInStatusBit != 0, Acknowledge: h[offFlags]&dataInAckBit != 0,
+		LUN: h.LUN(), Status: h[offStatus], ITT: h.ITT(), TTT: be.Uint32(h[offTTT:]),
 		DataSN: be.Uint32(h[offDataSN:]), BufferOffset: be.Uint32(h[offBufferOffset:]), Residual: parseResidual(h),
 	}
 }
@@ -244,6 +254,11 @@ func (p DataIn) Header() (h BHS) {
 	be.PutUint32(h[offTTT:], NoTag)
 	be.PutUint32(h[offDataSN:], p.DataSN)
 	be.PutUint32(h[offBufferOffset:], p.BufferOffset)
+	if p.Acknowledge {
+		h[offFlags] |= dataInAckBit
+		copy(h[offLUN:], p.LUN[:])
+		be.PutUint32(h[offTTT:], p.TTT)
+	}
 	if p.HasStatus {
 		h[offFlags] |= dataInStatusBit
 		h[offStatus] = p.Status
@@ -359,6 +374,7 @@ const (
 	RejectNotSupported     = 0x05
 	RejectImmediate        = 0x06
 	RejectTaskInProgress   = 0x07
+	RejectInvalidDataACK   = 0x08
 	RejectInvalidField     = 0x09
 	RejectLongOperation    = 0x0a
 	RejectWaitingForLogout = 0x0c

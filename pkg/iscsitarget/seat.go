@@ -22,10 +22,29 @@ type seat struct {
 	initiator string
 	isid      pdu.ISID
 	grant     *Grant // that the login rested on; nil in a discovery session
+	nonce     string // the stage nonce of the login
 	conn      net.Conn
 	session   atomic.Pointer[session.Session]
+	closed    atomic.Bool
 	done      chan struct{}
 	release   func()
+}
+
+// take puts the session into its seat, where it may have been closed before.
+func (s *seat) take(sess *session.Session) {
+	s.session.Store(sess)
+	if s.closed.Load() {
+		sess.Close()
+	}
+}
+
+// close ends the session that sits there, or is about to.
+func (s *seat) close() {
+	s.closed.Store(true)
+	_ = s.conn.Close()
+	if sess := s.session.Load(); sess != nil {
+		sess.Close()
+	}
 }
 
 // leave gives the seat back.
@@ -50,47 +69,96 @@ func loginStatus(err error) pdu.LoginStatus {
 	return pdu.LoginTargetError
 }
 
-// open makes the session that a login has earned.
-func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, statSN uint32) (*session.Session, *seat, error) {
+// open makes the connection that a login has earned, in a new session or in the one
+// that it asks for.
+func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, statSN uint32) (*session.Connection, error) {
 	if r.TSIH != 0 {
-		return nil, nil, refusal{pdu.LoginNoSession, fmt.Sprintf("no session with TSIH %d takes another connection", r.TSIH)}
+		return s.join(c, reader, r, d, statSN)
 	}
 	info := session.Info{
 		Target: r.Target, Initiator: r.Initiator, Discovery: r.Discovery, ISID: r.ISID,
-		TSIH: s.newTSIH(), CID: r.CID, Params: r.Params, CmdSN: r.CmdSN,
+		TSIH: s.newTSIH(), Params: r.Params,
 	}
-	seat := &seat{initiator: r.Initiator, isid: r.ISID, conn: c, done: make(chan struct{})}
+	seat := &seat{initiator: r.Initiator, isid: r.ISID, nonce: r.Nonce, conn: c, done: make(chan struct{})}
 	log := s.log.With("initiator", r.Initiator, "tsih", info.TSIH)
+	var sess *session.Session
 	if r.Discovery {
 		s.ask(seat)
-		sess := session.New(s.sessions, info, discoveryHost{d}, nil, nil, c, reader, statSN, log)
-		seat.session.Store(sess)
-		return sess, seat, nil
+		sess = session.New(s.sessions, info, discoveryHost{d}, nil, nil, r.CmdSN, seat.leave, log)
+	} else {
+		t, ok := s.Target(r.Target)
+		if !ok {
+			return nil, refusal{pdu.LoginNotFound, "the target was removed during login"}
+		}
+		seat.grant = d.used(r.Proven)
+		if err := t.sit(seat); err != nil {
+			return nil, err
+		}
+		nexus, err := t.attach(seat, r)
+		if err != nil {
+			seat.leave()
+			return nil, err
+		}
+		sess = session.New(s.sessions, info, targetHost{t, d}, t.units, nexus, r.CmdSN, seat.leave, log)
 	}
-	t, ok := s.Target(r.Target)
-	if !ok {
-		return nil, nil, refusal{pdu.LoginNotFound, "the target was removed during login"}
-	}
-	grant := d.used(r.Proven)
-	seat.grant = grant
-	if err := t.sit(seat); err != nil {
-		return nil, nil, err
-	}
+	seat.take(sess)
+	return sess.Connect(c, reader, r.CID, r.Params, statSN, reinstatementWait)
+}
+
+// attach makes the I_T nexus of a new session.
+func (t *Target) attach(st *seat, r login.Result) (*scsi.Nexus, error) {
 	nexus, err := t.units.Attach(scsi.NexusConfig{
 		InitiatorPort: initiatorPort(r.Initiator, r.ISID),
 		TargetPort:    fmt.Sprintf("%s,t,0x%04x", t.name, portalGroup),
 		TPGT:          portalGroup,
-		ReadOnly:      grant.ReadOnly,
+		ReadOnly:      st.grant.ReadOnly,
 		Functions:     session.Functions(r.Params),
 		Stage:         blockdev.Stage{Initiator: r.Initiator, Nonce: r.Nonce},
 	})
 	if err != nil {
-		seat.leave()
-		return nil, nil, fmt.Errorf("attach to the units of %s: %w", t.name, err)
+		return nil, fmt.Errorf("attach to the units of %s: %w", t.name, err)
 	}
-	sess := session.New(s.sessions, info, targetHost{t, d}, t.units, nexus, c, reader, statSN, log)
-	seat.session.Store(sess)
-	return sess, seat, nil
+	return nexus, nil
+}
+
+// join adds a connection to the session that its login asks for (RFC 7143 section
+// 6.3.1).
+func (s *Server) join(c net.Conn, reader *pdu.Reader, r login.Result, d *door, statSN uint32) (*session.Connection, error) {
+	var sess *session.Session
+	if t, ok := s.Target(r.Target); ok && !r.Discovery {
+		sess = t.joinable(r, d.used(r.Proven))
+	}
+	if sess == nil {
+		return nil, refusal{pdu.LoginNoSession, fmt.Sprintf("no session with TSIH %d takes another connection", r.TSIH)}
+	}
+	conn, err := sess.Connect(c, reader, r.CID, sess.Params.OnConnection(r.Params), statSN, reinstatementWait)
+	switch {
+	case errors.Is(err, session.ErrTooManyConnections):
+		return nil, refusal{pdu.LoginTooManyConnections, err.Error()}
+	case errors.Is(err, session.ErrBusy):
+		return nil, refusal{pdu.LoginServiceUnavailable, err.Error()}
+	case err != nil:
+		return nil, refusal{pdu.LoginNoSession, err.Error()}
+	}
+	return conn, nil
+}
+
+// joinable returns the session that a login asks for: the same initiator port, and
+// the same right to be there.
+func (t *Target) joinable(r login.Result, g *Grant) *session.Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removed || !t.holds(g) || t.fencing(r.Initiator) {
+		return nil
+	}
+	for st := range t.seats {
+		sess := st.session.Load()
+		if sess != nil && sess.TSIH == r.TSIH && st.initiator == r.Initiator && st.isid == r.ISID &&
+			st.grant.Initiator == g.Initiator && st.grant.user() == g.user() && st.nonce == r.Nonce {
+			return sess
+		}
+	}
+	return nil
 }
 
 // initiatorPort is the SCSI name of an iSCSI initiator port (RFC 7143 section
@@ -118,7 +186,7 @@ func (s *Server) ask(st *seat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.asking) >= maxAsking {
-		_ = s.asking[0].conn.Close()
+		s.asking[0].close()
 		s.asking = s.asking[1:]
 	}
 	s.asking = append(s.asking, st)
@@ -151,7 +219,7 @@ func (t *Target) sit(st *seat) error {
 		if err != nil || old == nil {
 			return err
 		}
-		_ = old.conn.Close()
+		old.close()
 		select {
 		case <-old.done:
 		case <-deadline.C:

@@ -1,12 +1,15 @@
 package iscsitarget_test
 
 import (
+	"bytes"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
@@ -99,18 +102,128 @@ func TestMaxSessions(t *testing.T) {
 	again.Alive()
 }
 
-// There is no second connection of a session to join.
+// A login for a session that is not there, or is another's, gets none.
 func TestTSIHOfNobody(t *testing.T) {
 	r := newRig(t, iscsitarget.Options{})
 	r.permit(iscsitarget.Grant{Initiator: node})
+	r.permit(iscsitarget.Grant{Initiator: node + "2"})
 	c := r.login(1)
-	for _, tsih := range []uint16{c.TSIH, c.TSIH + 1, 0xffff} {
-		d := r.dial(1)
-		req := pdu.LoginRequest{Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, TSIH: tsih}
-		resp, _, err := d.LoginStep(req, []byte("InitiatorName="+node+"\x00TargetName="+target+"\x00"))
+	for _, tt := range []struct {
+		initiator string
+		port      byte
+		tsih      uint16
+		more      string
+	}{
+		{node, 1, c.TSIH + 1, ""},
+		{node, 1, 0xffff, ""},
+		{node, 2, c.TSIH, ""},       // another initiator port
+		{node + "2", 1, c.TSIH, ""}, // another initiator
+		{node, 1, c.TSIH, "SessionType=Discovery\x00"},
+	} {
+		d := r.dial(tt.port)
+		req := pdu.LoginRequest{Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, TSIH: tt.tsih}
+		resp, _, err := d.LoginStep(req, []byte("InitiatorName="+tt.initiator+"\x00TargetName="+target+"\x00"+tt.more))
 		if err == nil || resp.Status != pdu.LoginNoSession {
-			t.Errorf("TSIH %d: %+v, %v", tsih, resp, err)
+			t.Errorf("%+v: %+v, %v", tt, resp, err)
 		}
 	}
 	c.Alive()
+}
+
+// another logs in for another connection of a session.
+func (r *rig) another(leading *iscsitest.Client, cid uint16, keys ...string) (*iscsitest.Client, error) {
+	r.Helper()
+	c := iscsitest.Dial(r.TB, r.addr)
+	c.Joins(leading)
+	c.CID = cid
+	return c, c.TryLogin(iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With(keys...)})
+}
+
+// A session has as many connections as were negotiated for its leading one, which
+// settles everything but digests and lengths.
+func TestSeveralConnections(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	a := r.dial(1)
+	a.Login(iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With("MaxConnections=3", "ImmediateData=No")})
+	a.Ready()
+	b, err := r.another(a, 5, "HeaderDigest=CRC32C", "DataDigest=CRC32C", "MaxRecvDataSegmentLength=4096", "ImmediateData=Yes", "MaxConnections=100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.TSIH != a.TSIH {
+		t.Errorf("TSIH %d, want %d", b.TSIH, a.TSIH)
+	}
+	data := pattern(3, 64<<10)
+	b.Params.ImmediateData = false // as the leading connection has it
+	if got := b.Do(iscsitest.Command{CDB: iscsitest.Write(0, 128), Out: data}); got.Status != 0 {
+		t.Fatal(got)
+	}
+	for _, c := range []*iscsitest.Client{a, b} {
+		if got := c.Do(iscsitest.Command{CDB: iscsitest.Read(0, 128), In: 64 << 10}); got.Status != 0 || !bytes.Equal(got.Data, data) {
+			t.Fatalf("connection %d: %v", c.CID, got)
+		}
+	}
+	if _, err := r.another(a, 6); err != nil {
+		t.Fatal(err)
+	}
+	var refusal iscsitest.Refusal
+	if _, err := r.another(a, 7); !errors.As(err, &refusal) || refusal.Status != pdu.LoginTooManyConnections {
+		t.Errorf("a fourth connection: %v", err)
+	}
+	all := r.Sessions()
+	if len(all) != 1 || len(all[0].Connections) != 3 || !all[0].Connections[1].HeaderDigest || all[0].Connections[0].HeaderDigest {
+		t.Errorf("sessions %+v", all)
+	}
+	if err := r.target.Revoke(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	a.ExpectClosed()
+	b.ExpectClosed()
+}
+
+// What is settled for the session is irrelevant on its further connections.
+func TestLeadingOnlyKeys(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	a := r.dial(1)
+	a.Login(iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With("MaxConnections=2")})
+	b := iscsitest.Dial(t, r.addr)
+	b.Joins(a)
+	b.CID = 2
+	req := pdu.LoginRequest{Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature}
+	keys := []string{"MaxConnections=8", "InitialR2T=Yes", "ImmediateData=Yes", "MaxBurstLength=4096", "FirstBurstLength=4096", "MaxOutstandingR2T=2", "DefaultTime2Wait=1",
+		"DefaultTime2Retain=1", "ErrorRecoveryLevel=0", "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes", "TaskReporting=RFC3720", "iSCSIProtocolLevel=1"}
+	_, pairs, err := b.LoginStep(req, []byte("InitiatorName="+node+"\x00TargetName="+target+"\x00"+strings.Join(keys, "\x00")+"\x00HeaderDigest=None\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		key, _, _ := strings.Cut(k, "=")
+		if v, _ := text.Get(pairs, key); v != text.Irrelevant {
+			t.Errorf("%s=%s", key, v)
+		}
+	}
+	if v, _ := text.Get(pairs, "HeaderDigest"); v != "None" {
+		t.Errorf("HeaderDigest=%s", v)
+	}
+}
+
+// A connection takes the place of the one with its CID, which needs the secret, too.
+func TestConnectionReinstatement(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node, CHAP: &iscsitarget.CHAP{User: "u", Secret: "a secret"}})
+	login := iscsitest.Login{Initiator: node, Target: target, CHAP: &iscsitest.CHAP{User: "u", Secret: "a secret"}}
+	a := r.dial(1)
+	a.Login(login)
+	a.Ready()
+	if _, err := r.another(a, 0); err == nil {
+		t.Error("in without the secret")
+	}
+	a.Alive()
+	b := iscsitest.Dial(t, r.addr)
+	b.Joins(a)
+	b.Login(login)
+	a.ExpectClosed()
+	b.Alive()
 }

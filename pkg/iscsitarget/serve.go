@@ -30,23 +30,23 @@ func (s *Server) serve(c net.Conn) {
 	tune(c)
 	_ = c.SetDeadline(time.Now().Add(s.opts.LoginTimeout))
 	d := &door{server: s, local: c.LocalAddr()}
-	sess, seat, err := s.login(c, d)
+	conn, err := s.login(c, d)
 	if err != nil {
 		s.refused(c, d, err)
 		return
 	}
-	defer seat.leave()
 	s.loggedIn(c)
 	s.counters.logins.Add(1)
 	_ = c.SetDeadline(time.Time{})
-	log = log.With("initiator", sess.Initiator, "target", sess.Target, "tsih", sess.TSIH)
-	log.Info("session opened", "discovery", sess.Discovery)
-	err = sess.Serve()
+	sess := conn.Session()
+	log = log.With("initiator", sess.Initiator, "target", sess.Target, "tsih", sess.TSIH, "cid", conn.CID)
+	log.Info("connection opened", "discovery", sess.Discovery)
+	err = conn.Serve()
 	if errors.Is(err, session.ErrLogout) {
-		log.Info("session closed by logout")
+		log.Info("connection closed by logout")
 		return
 	}
-	log.Warn("session ended", "error", err)
+	log.Warn("connection ended", "error", err)
 }
 
 // tune sets what lets a dead peer be noticed. TCP_USER_TIMEOUT covers data that
@@ -67,9 +67,9 @@ func tune(c net.Conn) {
 	})
 }
 
-// login runs the login phase (RFC 7143 section 6.3). The session that it
-// returns holds its seat and has the last Login Response in its outbox.
-func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
+// login runs the login phase (RFC 7143 section 6.3). The connection that it
+// returns has a session with its seat, and the last Login Response in its outbox.
+func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 	reader := pdu.NewReader(c, login.MaxData, maxAHS)
 	machine := login.New(d, text.Defaults(), portalGroup)
 	var statSN uint32
@@ -78,13 +78,13 @@ func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
 		p, err := reader.Next()
 		switch {
 		case err != nil:
-			return nil, nil, err
+			return nil, err
 		case p.BHS.Opcode() != pdu.OpLoginRequest && first:
-			return nil, nil, fmt.Errorf("%w: opcode %#02x", errNotLogin, byte(p.BHS.Opcode()))
+			return nil, fmt.Errorf("%w: opcode %#02x", errNotLogin, byte(p.BHS.Opcode()))
 		case p.BHS.Opcode() != pdu.OpLoginRequest:
 			// RFC 7143 section 6.3: once login has begun it is answered.
 			err := loginError{pdu.LoginInvalidDuring, fmt.Errorf("opcode %#02x during login", byte(p.BHS.Opcode()))}
-			return nil, nil, errors.Join(err, sendLogin(c, last, login.Refuse(last, pdu.LoginInvalidDuring), statSN))
+			return nil, errors.Join(err, sendLogin(c, last, login.Refuse(last, pdu.LoginInvalidDuring), statSN))
 		}
 		req := pdu.ParseLoginRequest(&p.BHS)
 		if first {
@@ -93,23 +93,23 @@ func (s *Server) login(c net.Conn, d *door) (*session.Session, *seat, error) {
 		last = req
 		resp, done, err := machine.Step(req, p.Data)
 		if err != nil {
-			return nil, nil, errors.Join(loginError{resp.PDU.Status, err}, sendLogin(c, req, resp, statSN))
+			return nil, errors.Join(loginError{resp.PDU.Status, err}, sendLogin(c, req, resp, statSN))
 		}
 		if !done {
 			if err := sendLogin(c, req, resp, statSN); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			statSN++
 			continue
 		}
-		sess, seat, err := s.open(c, reader, machine.Result(), d, statSN)
+		conn, err := s.open(c, reader, machine.Result(), d, statSN)
 		if err != nil {
 			status := loginStatus(err)
-			return nil, nil, errors.Join(loginError{status, err}, sendLogin(c, req, login.Refuse(req, status), statSN))
+			return nil, errors.Join(loginError{status, err}, sendLogin(c, req, login.Refuse(req, status), statSN))
 		}
-		resp.PDU.TSIH = sess.TSIH
-		sess.Send(resp.PDU.Header(), resp.Data)
-		return sess, seat, nil
+		resp.PDU.TSIH = conn.Session().TSIH
+		conn.Send(resp.PDU.Header(), resp.Data)
+		return conn, nil
 	}
 }
 

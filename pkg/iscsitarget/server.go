@@ -356,14 +356,17 @@ func (s *Server) Sessions() []SessionStatus {
 
 func statusOf(p *session.Session) SessionStatus {
 	stats := p.Stats()
-	return SessionStatus{
+	st := SessionStatus{
 		Target: p.Target, Initiator: p.Initiator, ISID: fmt.Sprintf("%x", p.ISID[:]), TSIH: p.TSIH,
 		Discovery: p.Discovery, Since: p.Since,
 		Commands: stats.Commands.Load(), BytesRead: stats.BytesRead.Load(), BytesWritten: stats.BytesWritten.Load(),
-		Connections: []ConnectionStatus{{
-			CID: p.CID, Remote: p.Conn().RemoteAddr().String(), Local: p.Conn().LocalAddr().String(),
-		}},
 	}
+	for _, c := range p.Connections() {
+		st.Connections = append(st.Connections, ConnectionStatus{
+			CID: c.CID, Remote: c.Remote(), Local: c.Local(), HeaderDigest: c.Params.HeaderDigest, DataDigest: c.Params.DataDigest,
+		})
+	}
+	return st
 }
 
 // Shutdown ends all sessions, waits until every device call of theirs has
@@ -417,10 +420,15 @@ func (s *Server) end(patience time.Duration) {
 			_ = c.Close()
 		}
 		for _, seat := range s.asking {
-			_ = seat.conn.Close()
+			seat.close()
 		}
 		s.mu.Unlock()
 		s.requestLogouts(patience)
+	}
+	for _, t := range s.Targets() {
+		for _, peer := range t.Peers() {
+			peer.Close()
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

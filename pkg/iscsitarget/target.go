@@ -332,7 +332,7 @@ func (t *Target) Revoke(ctx context.Context, initiator string) error {
 	return err
 }
 
-// clear closes the connections of seats, waits until they are left, and returns
+// clear closes the sessions of seats, waits until they are left, and returns
 // the initiators that sat there.
 func (t *Target) clear(match func(*seat) bool) map[string]bool {
 	var leaving []*seat
@@ -342,7 +342,7 @@ func (t *Target) clear(match func(*seat) bool) map[string]bool {
 		if match(s) {
 			leaving = append(leaving, s)
 			names[s.initiator] = true
-			_ = s.conn.Close()
+			s.close()
 		}
 	}
 	t.mu.Unlock()

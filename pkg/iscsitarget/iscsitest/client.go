@@ -34,8 +34,9 @@ type Client struct {
 	ISID   pdu.ISID
 	CID    uint16
 	TSIH   uint16
-	// CmdSN is the next command's; ExpStatSN the next status expected.
-	CmdSN, ExpStatSN uint32
+	*Numbering
+	// ExpStatSN is the next status expected.
+	ExpStatSN uint32
 	// ExpCmdSN and MaxCmdSN are what the target said last.
 	ExpCmdSN, MaxCmdSN uint32
 	// Unasked are the PDUs that no command of this client waited for.
@@ -45,9 +46,21 @@ type Client struct {
 
 	tb      testing.TB
 	reader  *pdu.Reader
-	nextITT uint32
 	running map[uint32]*exchange
 	full    bool // in full-feature phase
+}
+
+// Numbering is what the connections of a session have in common.
+type Numbering struct {
+	// CmdSN is the next command's.
+	CmdSN   uint32
+	nextITT uint32
+}
+
+// Joins makes the client's connection another one of a session that a client has:
+// one goroutine uses both. A login comes behind it, or a Join.
+func (c *Client) Joins(leading *Client) {
+	c.Numbering, c.ISID, c.TSIH = leading.Numbering, leading.ISID, leading.TSIH
 }
 
 // Dial connects to a target; the connection is closed when the test ends.
@@ -65,7 +78,7 @@ func New(tb testing.TB, conn net.Conn) *Client {
 	tb.Cleanup(func() { _ = conn.Close() })
 	return &Client{
 		Conn: conn, tb: tb, reader: pdu.NewReader(conn, maxData, 255*4),
-		ISID: pdu.ISID{0x80, 1, 2, 3, 4, 5}, CmdSN: 1, ExpStatSN: 1, nextITT: 0x10,
+		ISID: pdu.ISID{0x80, 1, 2, 3, 4, 5}, Numbering: &Numbering{CmdSN: 1, nextITT: 0x10}, ExpStatSN: 1,
 		running: map[uint32]*exchange{},
 		Params:  text.Params{MaxRecvDataSegmentLength: 8192, MaxSendDataSegmentLength: 8192}, // until login settles them
 	}

@@ -25,6 +25,8 @@ type Command struct {
 	// Urgent delivers the command immediately (the I bit).
 	Urgent   bool
 	Reckless bool
+	// CmdSN is the command's number, where it is not the next.
+	CmdSN *uint32
 	// Hold leaves R2Ts unanswered; they are in the Result.
 	Hold bool
 }
@@ -93,6 +95,9 @@ func (c *Client) Header(cmd Command, itt uint32) pdu.SCSICommand {
 		Immediate: cmd.Urgent, Final: true, Attr: 1, LUN: cmd.LUN, ITT: itt, CmdSN: c.CmdSN, ExpStatSN: c.ExpStatSN,
 		Read: cmd.In > 0, ExpectedLength: cmd.In,
 	}
+	if cmd.CmdSN != nil {
+		req.CmdSN = *cmd.CmdSN
+	}
 	if cmd.Attr != 0 {
 		req.Attr = cmd.Attr
 	}
@@ -110,7 +115,7 @@ func (c *Client) start(cmd Command, itt uint32) error {
 	req := c.Header(cmd, itt)
 	immediate, unsolicited := c.unasked(cmd)
 	req.Final = unsolicited == immediate
-	if !cmd.Urgent {
+	if !cmd.Urgent && cmd.CmdSN == nil {
 		c.CmdSN++
 	}
 	c.running[itt] = &exchange{Command: cmd, itt: itt, r2tEnd: uint32(unsolicited)}

@@ -245,8 +245,11 @@ func (c *Client) step(req pdu.LoginRequest, keys []text.Pair) ([]text.Pair, erro
 }
 
 // LoginStep sends one Login Request and takes the Login Response. ISID, CID,
-// tags and numbers are filled in.
+// TSIH, tags and numbers are filled in.
 func (c *Client) LoginStep(req pdu.LoginRequest, data []byte) (pdu.LoginResponse, []text.Pair, error) {
+	if req.TSIH == 0 {
+		req.TSIH = c.TSIH
+	}
 	req.ISID, req.CID, req.ITT, req.CmdSN, req.ExpStatSN = c.ISID, c.CID, 1, c.CmdSN, c.ExpStatSN
 	if err := c.TrySend(req.Header(), data); err != nil {
 		return pdu.LoginResponse{}, nil, err

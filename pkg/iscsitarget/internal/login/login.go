@@ -272,7 +272,7 @@ func (m *Machine) identify(pairs []text.Pair) error {
 		return refuse(status, "%s may not log in to %q", name, target)
 	}
 	m.result.Initiator, m.result.Target, m.creds = strings.ToLower(name), target, creds
-	m.negotiator = text.NewNegotiator(m.own, m.result.Discovery)
+	m.negotiator = text.NewNegotiator(m.own, m.result.Discovery, m.first.TSIH != 0)
 	return nil
 }
 

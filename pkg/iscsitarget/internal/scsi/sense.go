@@ -56,6 +56,7 @@ const (
 	ascTimestampChanged         uint16 = 0x2A10
 	ascThresholdReached         uint16 = 0x3807
 	ascTasksCleared             uint16 = 0x2F00
+	ascProtocolEvent            uint16 = 0x477F
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400

@@ -38,3 +38,11 @@ func (u *Unit) TasksCleared(n *Nexus) {
 		}
 	}
 }
+
+// CommandsCleared establishes SOME COMMANDS CLEARED BY ISCSI PROTOCOL EVENT at a LUN
+// of the nexus (RFC 7143 section 11.14.5).
+func (n *Nexus) CommandsCleared(lun [8]byte) {
+	if l := n.lookup(lun); l != nil {
+		l.attentions.establish(attentionProtocolEvent)
+	}
+}

@@ -23,6 +23,7 @@ const (
 	attentionRegistrationsPreempted
 	attentionThreshold
 	attentionTasksCleared // behind what PREEMPT AND ABORT has to say of its cause
+	attentionProtocolEvent
 )
 
 // attentionCodes are the additional sense codes, by attention.
@@ -43,6 +44,8 @@ var attentionCodes = [...]uint16{
 
 	attentionThreshold:    ascThresholdReached,
 	attentionTasksCleared: ascTasksCleared,
+
+	attentionProtocolEvent: ascProtocolEvent,
 }
 
 // resets are the attentions that say the same thing, that state was lost: one
@@ -53,9 +56,9 @@ const resets = 1<<attentionPowerOn | 1<<attentionDeviceReset | 1<<attentionNexus
 // ones below it do, and more. What a reset does not bring about, as another
 // capacity, stays.
 var covered = [...]uint32{
-	attentionPowerOn:     1<<attentionDeviceReset | 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared,
-	attentionDeviceReset: 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared,
-	attentionNexusLoss:   1 << attentionTasksCleared,
+	attentionPowerOn:     1<<attentionDeviceReset | 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared | 1<<attentionProtocolEvent,
+	attentionDeviceReset: 1<<attentionNexusLoss | 1<<attentionModeParameters | 1<<attentionTasksCleared | 1<<attentionProtocolEvent,
+	attentionNexusLoss:   1<<attentionTasksCleared | 1<<attentionProtocolEvent,
 }
 
 // attentions are the pending conditions of one I_T_L nexus, a bit for each, so

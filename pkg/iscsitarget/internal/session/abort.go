@@ -36,10 +36,11 @@ func (a *abortion) one() {
 // abort aborts the session's tasks that match. Tasks that wait for their turn, for
 // data, for memory or for a worker end at once, the others with the call that is
 // under way.
-func (s *Session) abort(a *abortion, match func(*task) bool) {
+func (s *Session) abort(a *abortion, match func(*task) bool) marks {
 	a.left.Add(1) // ours, so that then runs once, after all are marked
-	s.mark(a, match, false)
+	found := s.mark(a, match, false)
 	a.one()
+	return found
 }
 
 // marks are what mark found.
@@ -210,8 +211,10 @@ func (s *Session) announce(m marks) {
 	if s.Params.TaskReporting != text.FastAbort {
 		return
 	}
-	for _, lun := range m.luns {
-		s.outbox.post(pdu.AsyncMessage{Event: pdu.AsyncTasksAborted, LUN: lun}.Header(), takesStatSN)
+	for _, c := range s.Connections() {
+		for _, lun := range m.luns {
+			c.outbox.post(pdu.AsyncMessage{Event: pdu.AsyncTasksAborted, LUN: lun}.Header(), takesStatSN)
+		}
 	}
 }
 
@@ -251,7 +254,7 @@ func (s *Session) fault(t *task, st scsi.Status, residual pdu.Residual) bool {
 	c := clearing{by: s, unit: unit, sessions: sessions, match: func(other *task) bool { return !other.gone && match(other) }}
 	c.then = func() {
 		t.leave()
-		s.outbox.postData(t.response(st, residual), senseSegment(st), takesStatSN)
+		t.outbox().postData(t.response(st, residual), senseSegment(st), takesStatSN)
 		s.forget(t)
 	}
 	c.start()

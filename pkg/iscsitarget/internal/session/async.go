@@ -12,26 +12,30 @@ const farewell = time.Second
 
 // RequestLogout asks the initiator to log out within a time (RFC 7143 section
 // 11.9.1, event 1). One that does not is told that its connection is dropped
-// (event 2), with nothing kept for it. The connection is closed when RequestLogout
+// (event 2), with nothing kept for it. All connections are closed when RequestLogout
 // returns; Done tells when the session has ended. Until the logout everything is
 // served as before: an initiator may have data to save.
 func (s *Session) RequestLogout(within time.Duration) {
-	// A moment less than a second rounds down: more is not promised than is
-	// waited for.
-	s.outbox.post(pdu.AsyncMessage{Event: pdu.AsyncRequestLogout, Parameter3: uint16(min(within/time.Second, 0xffff))}.Header(), takesStatSN)
+	for _, c := range s.Connections() {
+		// A moment less than a second rounds down: more is not promised than is
+		// waited for.
+		c.outbox.post(pdu.AsyncMessage{Event: pdu.AsyncRequestLogout, Parameter3: uint16(min(within/time.Second, 0xffff))}.Header(), takesStatSN)
+	}
 	if s.closes(within) {
 		return
 	}
-	s.outbox.post(pdu.AsyncMessage{
-		Event: pdu.AsyncDropConnection, Parameter1: s.CID, Parameter2: uint16(s.Params.DefaultTime2Wait),
-	}.Header(), takesStatSN)
-	s.outbox.finish()
+	for _, c := range s.Connections() {
+		c.outbox.post(pdu.AsyncMessage{
+			Event: pdu.AsyncDropConnection, Parameter1: c.CID, Parameter2: uint16(s.Params.DefaultTime2Wait),
+		}.Header(), takesStatSN)
+		c.outbox.finish()
+	}
 	if !s.closes(farewell) {
 		s.Close()
 	}
 }
 
-// closes waits for the end of the connection, which the reader notices.
+// closes waits for the end of the last connection, which its reader notices.
 func (s *Session) closes(within time.Duration) bool {
 	t := time.NewTimer(within)
 	defer t.Stop()

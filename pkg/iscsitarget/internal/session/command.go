@@ -7,32 +7,28 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 )
 
-// scsiCommand starts a SCSI command (RFC 7143 section 11.3).
-func (s *Session) scsiCommand(p *pdu.PDU) error {
+// scsiCommand takes a SCSI command in (RFC 7143 section 11.3).
+func (c *Connection) scsiCommand(p *pdu.PDU) { c.command(p, nil) }
+
+// command is scsiCommand; early is what the command was while it was held for its
+// turn, nil where it was not.
+func (c *Connection) command(p *pdu.PDU, early *held) {
+	s := c.s
 	req := pdu.ParseSCSICommand(&p.BHS)
 	t := &task{s: s, itt: req.ITT, lun: req.LUN, immediate: req.Immediate, ctx: context.Background()}
+	t.conn.Store(c)
 	switch {
 	case req.Read && req.Write:
-		return s.rejectNumbered(pdu.RejectNotSupported, p) // bidirectional
+		c.rejectNumbered(pdu.RejectNotSupported, p) // bidirectional
+		return
 	case req.Read:
 		t.expectIn = req.ExpectedLength
 	case req.Write:
 		t.expectOut = req.ExpectedLength
 	}
-	if req.Immediate && s.immediateFull() {
-		return s.reject(pdu.RejectImmediate, p)
-	}
-	if req.ITT == pdu.NoTag {
-		return s.rejectNumbered(pdu.RejectInvalidField, p)
-	}
-	if s.leaving {
-		return s.rejectNumbered(pdu.RejectWaitingForLogout, p)
-	}
-	if s.tagInUse(req.ITT) {
-		return s.rejectNumbered(pdu.RejectTaskInProgress, p)
-	}
-	if req.Attr > attrACA {
-		return s.rejectNumbered(pdu.RejectInvalidField, p)
+	if reason := c.unfit(req); reason != 0 {
+		c.rejectNumbered(reason, p)
+		return
 	}
 	// Who aborts tasks after a reservation has changed must find every one
 	// that the reservation before has let through.
@@ -40,11 +36,48 @@ func (s *Session) scsiCommand(p *pdu.PDU) error {
 	t.decode(req, p)
 	s.stats.count(t.cmd.Kind)
 	waits := t.join(req.Attr)
-	t.expectData(req, p.Data, waits)
-	if waits {
-		t.arrived()
+	starved := early != nil && early.starved
+	req.Final = req.Final || starved && early.final
+	t.expectData(req, p.Data, waits, starved)
+	s.begun = append(s.begun, begun{t, waits})
+}
+
+// unfit says why a command is rejected, 0 where it is not.
+func (c *Connection) unfit(req pdu.SCSICommand) (reason byte) {
+	switch {
+	case req.Immediate && c.s.immediateFull():
+		return pdu.RejectImmediate
+	case req.ITT == pdu.NoTag:
+		return pdu.RejectInvalidField
+	case c.leaving:
+		return pdu.RejectWaitingForLogout
+	case c.s.tagInUse(req.ITT):
+		return pdu.RejectTaskInProgress
+	case req.Attr > attrACA:
+		return pdu.RejectInvalidField
 	}
-	return nil
+	return 0
+}
+
+// goOn goes on with a command that was taken in: on the reader of its connection,
+// which c is, or on a worker.
+func (b begun) goOn(c *Connection) {
+	if b.t.conn.Load() == c {
+		b.t.step(b.t.finish(scsi.StatusGood))
+	} else {
+		b.t.s.workers.submit(op{t: b.t, call: goOnOp})
+	}
+	if b.waits {
+		b.t.arrived()
+	}
+}
+
+func goOnOp(o op) {
+	if o.t.finish(scsi.StatusGood) {
+		o.t.proceed(false)
+		return
+	}
+	o.t.solicitNext()
 }
 
 // attrACA is the last task attribute; there is no ACA.

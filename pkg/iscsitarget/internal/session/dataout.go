@@ -8,11 +8,14 @@ import (
 )
 
 // expectData prepares for the Data-Out of a command that was just decoded, and
-// takes in what came with it. The reader calls it, holding the task's call; the
-// task may have to wait for its turn.
-func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits bool) {
+// takes in what came with it. The caller holds the task's call; the task may have
+// to wait for its turn, and may be starved.
+func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits, starved bool) {
 	s := t.s
 	st := s.checkUnsolicited(req, len(immediate))
+	if !bad(st) && starved {
+		st = scsi.StatusTaskSetFull
+	}
 	if !bad(st) {
 		st = t.checkUnit(req)
 	}
@@ -42,7 +45,6 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits bool) {
 	if b != nil {
 		t.take(b, immediate, req.Final)
 	}
-	t.step(t.finish(scsi.StatusGood))
 }
 
 // checkUnsolicited holds a command to what was negotiated about unsolicited
@@ -103,23 +105,53 @@ func (t *task) prepare(unasked int64, waits bool) scsi.Status {
 
 // dataOut takes a SCSI Data-Out (RFC 7143 section 11.7). One that belongs to no
 // task is ignored: its task was aborted.
-func (s *Session) dataOut(p *pdu.PDU) error {
+func (c *Connection) dataOut(p *pdu.PDU) {
+	t := c.absorb(p)
+	if t == nil && pdu.ParseDataOut(&p.BHS).TTT == pdu.NoTag {
+		t = c.absorbEarly(p)
+	}
+	if t != nil {
+		t.step(t.finish(scsi.StatusGood))
+	}
+}
+
+// absorbEarly keeps unsolicited data whose command waits for its turn. It may have
+// had it just now.
+func (c *Connection) absorbEarly(p *pdu.PDU) *task {
+	c.s.order.Lock()
+	defer c.s.order.Unlock()
+	if c.s.earlyDataOut(c, p) {
+		return nil
+	}
+	return c.absorb(p)
+}
+
+// dataOutInTurn takes a Data-Out that was kept behind its command, which has had its
+// turn, and was not gone on with.
+func (c *Connection) dataOutInTurn(p *pdu.PDU) {
+	if t := c.absorb(p); t != nil {
+		t.finish(scsi.StatusGood) // not the last call
+	}
+}
+
+// absorb adds a Data-Out to the burst that it belongs to, and returns the burst's
+// task with a call counted in; nil where there is none.
+func (c *Connection) absorb(p *pdu.PDU) *task {
 	req := pdu.ParseDataOut(&p.BHS)
-	t, b := s.findBurst(req)
+	t, b := c.findBurst(req)
 	if t == nil {
 		return nil
 	}
 	if st := b.check(req, p); bad(st) {
-		s.mu.Lock()
+		c.s.mu.Lock()
 		t.fail(st)
-		s.mu.Unlock()
+		c.s.mu.Unlock()
 		b.length = 0
 	}
 	b.dataSN++
 	b.moved = time.Now()
 	t.take(b, p.Data, req.Final)
-	t.step(t.finish(scsi.StatusGood))
-	return nil
+	return t
 }
 
 // check says what is wrong with a Data-Out of the burst. What else comes of the
@@ -139,14 +171,15 @@ func (b *burst) check(req pdu.DataOut, p *pdu.PDU) scsi.Status {
 
 // findBurst returns the task and burst that a Data-Out belongs to, with a call
 // counted in that keeps both.
-func (s *Session) findBurst(req pdu.DataOut) (*task, *burst) {
+func (c *Connection) findBurst(req pdu.DataOut) (*task, *burst) {
+	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.bursts[req.TTT]
 	if req.TTT == pdu.NoTag && s.tasks[req.ITT] != nil {
 		b = s.tasks[req.ITT].out.unsolicited
 	}
-	if b == nil || b.t.itt != req.ITT || b.t.aborted.Load() || b.t.gone {
+	if b == nil || b.t.itt != req.ITT || !c.allegiant(b.t) || b.t.aborted.Load() || b.t.gone {
 		return nil, nil
 	}
 	b.t.calls++

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 )
 
@@ -11,38 +13,44 @@ const (
 	logoutNoRecovery = 2
 )
 
-// logout ends the session (RFC 7143 section 11.14): the answer goes out when
-// every task has ended, and the connection closes behind it.
-func (s *Session) logout(p *pdu.PDU) error {
+// logout ends the session or a connection of it (RFC 7143 section 11.14): the answer
+// goes out when the tasks concerned have ended, and the connections close behind it.
+func (c *Connection) logout(p *pdu.PDU) {
 	req := pdu.ParseLogoutRequest(&p.BHS)
-	s.settle(p)
-	if s.leaving {
-		return s.reject(pdu.RejectWaitingForLogout, p)
-	}
-	response := byte(logoutClosed)
+	c.settle(p)
+	answer := pdu.LogoutResponse{ITT: req.ITT}
+	named := c.s.connection(req.CID)
 	switch {
-	case s.Discovery && req.Reason != pdu.LogoutCloseSession:
-		return s.reject(pdu.RejectProtocolError, p) // RFC 7143 section 4.3
+	case c.leaving:
+		c.reject(pdu.RejectWaitingForLogout, p)
+	case c.s.Discovery && req.Reason != pdu.LogoutCloseSession:
+		c.reject(pdu.RejectProtocolError, p) // RFC 7143 section 4.3
 	case req.Reason > pdu.LogoutForRecovery:
-		return s.reject(pdu.RejectInvalidField, p)
+		c.reject(pdu.RejectInvalidField, p)
+	case req.Reason == pdu.LogoutCloseSession:
+		c.leave(c.s.Connections(), answer)
 	case req.Reason == pdu.LogoutForRecovery:
-		response = logoutNoRecovery
-	case req.Reason == pdu.LogoutCloseConnection && req.CID != s.CID:
-		response = logoutNoCID
+		answer.Response, answer.Time2Wait = logoutNoRecovery, uint16(c.s.Params.DefaultTime2Wait)
+		c.outbox.post(answer.Header(), takesStatSN)
+	case named == nil:
+		answer.Response = logoutNoCID
+		c.outbox.post(answer.Header(), takesStatSN)
+	default:
+		c.leave([]*Connection{named}, answer)
 	}
-	answer := pdu.LogoutResponse{Response: response, ITT: req.ITT}
-	if response == logoutNoRecovery {
-		answer.Time2Wait = uint16(s.Params.DefaultTime2Wait)
+}
+
+// leave closes connections when their tasks have ended; c is the one that the answer
+// goes over, whether it is among them or not.
+func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse) {
+	for _, other := range leaving {
+		other.leaving = true
 	}
-	if response != logoutClosed {
-		s.outbox.send(answer.Header(), nil, nil, takesStatSN)
-		return nil
-	}
-	s.leaving = true
-	s.abort(&abortion{then: func() {
-		s.outbox.post(answer.Header(), takesStatSN)
-		s.loggedOut.Store(true)
-		s.outbox.finish()
-	}}, func(*task) bool { return true })
-	return nil
+	c.s.abort(&abortion{then: func() {
+		c.outbox.post(answer.Header(), takesStatSN)
+		for _, other := range leaving {
+			other.loggedOut.Store(true)
+			other.outbox.finish()
+		}
+	}}, func(t *task) bool { return slices.Contains(leaving, t.conn.Load()) })
 }

@@ -11,19 +11,18 @@ const pingTag = 0x50494e47
 
 // nopOut answers a ping (RFC 7143 section 11.18) with its own data, or takes
 // the answer to ours.
-func (s *Session) nopOut(p *pdu.PDU) error {
+func (c *Connection) nopOut(p *pdu.PDU) {
 	req := pdu.ParseNopOut(&p.BHS)
 	if req.ITT == pdu.NoTag {
-		return nil // that it came is all there was to know
+		return // that it came is all there was to know
 	}
-	s.settle(p)
-	data := p.Data[:min(len(p.Data), int(s.maxSend.Load()))]
-	s.outbox.send(pdu.NopIn{LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}.Header(), slices.Clone(data), nil, takesStatSN)
-	return nil
+	c.settle(p)
+	data := p.Data[:min(len(p.Data), int(c.maxSend.Load()))]
+	c.outbox.postData(pdu.NopIn{LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}.Header(), slices.Clone(data), takesStatSN)
 }
 
 // ping asks the initiator for a sign of life (RFC 7143 section 11.19).
-func (s *Session) ping() {
-	s.pinged = true
-	s.outbox.send(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nil, nil, nextStatSN)
+func (c *Connection) ping() {
+	c.pinged = true
+	c.outbox.send(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nil, nil, nextStatSN)
 }

@@ -88,7 +88,7 @@ func (t *task) solicit(b *burst, buf *buffer) {
 	h := pdu.R2T{LUN: t.lun, ITT: t.itt, TTT: b.ttt, R2TSN: t.out.r2tSN, Offset: uint32(b.start), Length: uint32(b.length)}
 	t.out.r2tSN++
 	s.mu.Unlock()
-	s.outbox.send(h.Header(), nil, nil, nextStatSN)
+	t.outbox().send(h.Header(), nil, nil, nextStatSN)
 	s.mu.Lock()
 	t.out.asking = false
 	s.mu.Unlock()

@@ -34,6 +34,7 @@ type site struct {
 	peersMu   sync.Mutex
 	peers     []*Session
 	targets   []text.Pair
+	first     uint32 // CmdSN of a session
 }
 
 func newSite(t testing.TB) *site {
@@ -42,7 +43,7 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := &site{TB: t, dev: iscsitest.NewGate(disk), inventory: scsi.NewInventory()}
+	st := &site{TB: t, dev: iscsitest.NewGate(disk), inventory: scsi.NewInventory(), first: 1}
 	st.unit, err = scsi.NewUnit(scsi.UnitConfig{Device: st.dev, Vendor: "V", Product: "P", Serial: "S", WriteCache: true, BootID: "boot"})
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ type rig struct {
 	*iscsitest.Client
 	*site
 	s     *Session
+	c     *Connection
 	ended chan error
 }
 
@@ -94,7 +96,7 @@ func (st *site) join(p text.Params, edits ...func(*Info)) *rig {
 
 func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*Info)) *rig {
 	st.Helper()
-	info := Info{Target: "iqn.t", Initiator: "iqn.i", TSIH: uint16(len(st.peers) + 1), CID: 7, Params: p, CmdSN: 1}
+	info := Info{Target: "iqn.t", Initiator: "iqn.i", TSIH: uint16(len(st.peers) + 1), Params: p}
 	for _, edit := range edits {
 		edit(&info)
 	}
@@ -105,16 +107,14 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 			st.Fatal(err)
 		}
 	}
-	r := &rig{site: st, Client: iscsitest.New(st, client), ended: make(chan error, 1)}
-	r.s = New(st.cfg, info, st, st.inventory, nexus, server, pdu.NewReader(server, 8192, 1020), 1, slog.New(slog.DiscardHandler))
+	s := New(st.cfg, info, st, st.inventory, nexus, st.first, func() {}, slog.New(slog.DiscardHandler))
 	st.peersMu.Lock()
-	st.peers = append(st.peers, r.s)
+	st.peers = append(st.peers, s)
 	st.peersMu.Unlock()
-	r.CmdSN = info.CmdSN
-	seen := p
-	seen.MaxRecvDataSegmentLength, seen.MaxSendDataSegmentLength = p.MaxSendDataSegmentLength, p.MaxRecvDataSegmentLength
-	r.Join(seen)
-	go func() { r.ended <- r.s.Serve() }()
+	r := st.connect(s, server, client, 7, p)
+	r.CmdSN = st.first
+	r.Join(seen(p))
+	r.serve()
 	st.Cleanup(func() {
 		if st.Failed() {
 			st.dev.Open() // or the end of the session would wait for ever
@@ -130,6 +130,26 @@ func (st *site) joinOver(server, client net.Conn, p text.Params, edits ...func(*
 	}
 	return r
 }
+
+// seen is what was negotiated, seen from the initiator.
+func seen(p text.Params) text.Params {
+	p.MaxRecvDataSegmentLength, p.MaxSendDataSegmentLength = p.MaxSendDataSegmentLength, p.MaxRecvDataSegmentLength
+	return p
+}
+
+// connect makes a client's connection part of a session.
+func (st *site) connect(s *Session, server, client net.Conn, cid uint16, p text.Params) *rig {
+	st.Helper()
+	r := &rig{site: st, Client: iscsitest.New(st, client), s: s, ended: make(chan error, 1)}
+	r.CID = cid
+	var err error
+	if r.c, err = s.Connect(server, pdu.NewReader(server, 8192, 1020), cid, p, 1, iscsitest.Timeout); err != nil {
+		st.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) serve() { go func() { r.ended <- r.c.Serve() }() }
 
 func (st *site) allEnded() bool {
 	for _, p := range st.Peers() {

@@ -2,9 +2,12 @@
 // 11): the command window, data transfer, task management, and what keeps a
 // session alive or ends it.
 //
-// The life of a command: the connection's reader (conn.go) cuts it out of the
-// stream, the window (window.go) says whether its turn has come, command.go has
-// the SCSI layer decode it, dataout.go collects what the initiator sends (kept
+// A session (session.go) has one connection or several (connection.go), on which
+// its commands come in one numbered sequence.
+//
+// The life of a command: the reader of its connection (reader.go) cuts it out of
+// the stream, order.go has it wait for those that were sent before it, as the
+// window (window.go) says, command.go has the SCSI layer decode it, dataout.go collects what the initiator sends (kept
 // track of in inbound.go) and r2t.go asks for the rest, turn.go has it wait where
 // its task attribute asks for it, transfer.go moves the data between device and
 // connection, task.go ends it, and the outbox (outbox.go) sends its status. One
@@ -12,15 +15,14 @@
 // nexus or the session's end, is ended by abort.go. The reader never waits for a
 // device: what may block runs on the session's workers (workers.go).
 //
-// Not here yet: several connections in a session, error recovery levels above
-// 0, and ACA.
+// Not here yet: error recovery levels above 0, and ACA.
 package session
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,9 +80,8 @@ type Info struct {
 	Target, Initiator string
 	Discovery         bool
 	ISID              pdu.ISID
-	TSIH, CID         uint16
-	Params            text.Params
-	CmdSN             uint32
+	TSIH              uint16
+	Params            text.Params // of the leading connection
 }
 
 // Host is what a session asks of the target it belongs to.
@@ -95,7 +96,7 @@ type Host interface {
 	SendTargets(name string) (pairs []text.Pair, ok bool)
 }
 
-// Session is one session in full-feature phase, with its only connection.
+// Session is one session in full-feature phase: what its connections share.
 type Session struct {
 	Info
 	Since time.Time
@@ -105,10 +106,8 @@ type Session struct {
 	host  Host
 	units *scsi.Inventory
 	nexus *scsi.Nexus // nil in a discovery session
+	ended func()      // called when nothing of the session is left
 
-	conn    net.Conn
-	reader  *pdu.Reader
-	outbox  *outbox
 	window  *window
 	reads   *account
 	writes  *account
@@ -118,26 +117,25 @@ type Session struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
-	swept   time.Time           // reader: when sweep looked last
-	leaving bool                // reader: a Logout Request was accepted
-	pinged  bool                // reader: a NOP-In of ours is unanswered
-	early   map[uint32]*pdu.PDU // reader: arrived before their turn
-	text    *exchange           // reader: the text exchange under way
-	delayed []delayed           // reader: functions that wait for commands
+	// order is held while requests are taken in, each in its turn: it comes
+	// before mu. What ends tasks does not wait for it.
+	order      sync.Mutex
+	early      map[uint32]*held // arrived before their turn, by CmdSN
+	earlyBytes int              // the data in early
+	delayed    []delayed        // functions that wait for commands
+	begun      []begun          // commands taken in and not gone on with
 
-	earlyBytes int         // reader: the data in early
-	loggedOut  atomic.Bool // the answer to a Logout Request is on its way
-	// maxSend is the initiator's MaxRecvDataSegmentLength, in bytes, which
-	// it may change; textBusy: the answer that says so is not out yet.
-	maxSend  atomic.Uint32
-	textBusy atomic.Bool
-
-	mu        sync.Mutex
-	tasks     map[uint32]*task  // by initiator task tag
-	bursts    map[uint32]*burst // by target transfer tag: solicited data under way
-	nextTTT   uint32
-	immediate int // immediate SCSI commands under way
-	managing  int // task management functions under way
+	mu          sync.Mutex
+	connections []*Connection
+	seating     int               // connections that are to come
+	led         bool              // it has had its leading connection
+	closing     bool              // it is to end, and takes no further connection
+	over        bool              // no connection is left, and none comes
+	tasks       map[uint32]*task  // by initiator task tag
+	bursts      map[uint32]*burst // by target transfer tag: solicited data under way
+	nextTTT     uint32
+	immediate   int // immediate SCSI commands under way
+	managing    int // task management functions under way
 
 	stats Stats
 }
@@ -155,80 +153,57 @@ func (s *Stats) count(k scsi.Kind) {
 	}
 }
 
-// New makes the session that a login ended in. The reader holds what the
-// initiator sent after its last Login Request; statSN is the next one.
-func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Nexus, conn net.Conn, reader *pdu.Reader, statSN uint32, log *slog.Logger) *Session {
+// New makes the session that a login ended in; it begins with its first connection,
+// which [Session.Connect] adds. cmdSN is the first command's; ended is called when
+// nothing of the session is left.
+func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Nexus, cmdSN uint32, ended func(), log *slog.Logger) *Session {
 	s := &Session{
-		Info: info, Since: time.Now(), cfg: cfg, log: log, host: host, units: units, nexus: nexus,
-		conn: conn, reader: reader, window: newWindow(info.CmdSN, queueDepth),
+		Info: info, Since: time.Now(), cfg: cfg, log: log, host: host, units: units, nexus: nexus, ended: ended,
+		window: newWindow(cmdSN, queueDepth),
 		reads:  &account{budget: cfg.ReadBudget, limit: cfg.SessionBudget},
 		writes: &account{budget: cfg.WriteBudget, limit: cfg.SessionBudget},
-		done:   make(chan struct{}), early: map[uint32]*pdu.PDU{},
+		done:   make(chan struct{}), early: map[uint32]*held{},
 		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{},
 	}
-	s.maxSend.Store(info.Params.MaxSendDataSegmentLength)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	digests := pdu.Digests{Header: info.Params.HeaderDigest, Data: info.Params.DataDigest}
-	s.outbox = newOutbox(conn, s.window, statSN, cfg.WriteTimeout, digests)
-	reader.SetMaxData(int(info.Params.MaxRecvDataSegmentLength))
-	reader.SetDigests(digests)
 	return s
 }
 
 // Stats are the session's counters.
 func (s *Session) Stats() *Stats { return &s.stats }
 
-// Conn is the session's connection.
-func (s *Session) Conn() net.Conn { return s.conn }
-
 // Done is closed when the session has ended and every device call of it has
 // returned.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Connections are those that the session has now, in the order in which they came.
+func (s *Session) Connections() []*Connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.connections)
+}
+
 // Close ends the session; Done tells when it has ended.
-func (s *Session) Close() { _ = s.conn.Close() }
-
-// Send queues a PDU that is no answer to a command, such as the last Login
-// Response.
-func (s *Session) Send(h pdu.BHS, data []byte) { s.outbox.send(h, data, nil, takesStatSN) }
-
-// Serve runs the session until it ends, says why, and closes Done. It waits
-// for everything that the session started.
-func (s *Session) Serve() error {
-	sent := make(chan error, 1)
-	go func() {
-		err := s.outbox.run()
-		_ = s.conn.Close() // the reader must notice
-		sent <- err
-	}()
-	err := s.read()
-	if errors.Is(err, ErrProtocol) {
-		s.outbox.finish() // let the Reject out that says what was wrong
-		sent <- <-sent
+func (s *Session) Close() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	for _, c := range s.Connections() {
+		_ = c.conn.Close()
 	}
-	s.shut()
-	sendErr := <-sent
+}
+
+// finish is the end of a session whose last connection has gone.
+func (s *Session) finish() {
+	s.cancel()
+	s.reads.close()
+	s.writes.close()
+	s.abort(&abortion{}, anyTask)
 	s.granter.wait() // it may give the workers something to do
 	s.workers.wait()
 	if s.nexus != nil {
 		s.nexus.Detach()
 	}
 	close(s.done)
-	switch {
-	case s.loggedOut.Load():
-		return ErrLogout
-	case sendErr != nil && errors.Is(err, net.ErrClosed):
-		return sendErr // the reader only noticed what the writer met
-	}
-	return err
-}
-
-// shut ends what is under way; workers end by themselves.
-func (s *Session) shut() {
-	_ = s.conn.Close()
-	s.cancel()
-	s.outbox.close()
-	s.reads.close()
-	s.writes.close()
-	s.abort(&abortion{}, func(*task) bool { return true })
+	s.ended()
 }

@@ -14,6 +14,7 @@ import (
 // call of it runs any more.
 type task struct {
 	s         *Session
+	conn      atomic.Pointer[Connection] // that it is allegiant to
 	itt       uint32
 	lun       [8]byte
 	immediate bool
@@ -47,6 +48,9 @@ type task struct {
 	ctx    context.Context    // of an Exec; Background otherwise
 	cancel context.CancelFunc // set under Session.mu
 }
+
+// outbox is where what the task sends goes.
+func (t *task) outbox() *outbox { return t.conn.Load().outbox }
 
 // tagInUse says whether a task with that tag is under way.
 func (s *Session) tagInUse(itt uint32) bool {
@@ -107,7 +111,7 @@ func (t *task) respond(st scsi.Status, residual pdu.Residual) {
 		return
 	}
 	t.s.end(t, func() {
-		t.s.outbox.send(t.response(st, residual), senseSegment(st), nil, takesStatSN)
+		t.outbox().send(t.response(st, residual), senseSegment(st), nil, takesStatSN)
 	})
 }
 
@@ -139,7 +143,7 @@ func (s *Session) end(t *task, status func()) bool {
 	if !send && t.told {
 		// Of a bounded number, and of another session's doing: it must not wait.
 		status = func() {
-			s.outbox.post(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), takesStatSN)
+			t.outbox().post(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), takesStatSN)
 		}
 	}
 	t.leave()

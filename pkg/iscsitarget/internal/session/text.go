@@ -35,28 +35,28 @@ type exchange struct {
 // textRequest answers a Text Request (RFC 7143 section 11.10). One without a
 // Target Transfer Tag begins an exchange, whatever was under way; the others
 // must belong to it.
-func (s *Session) textRequest(p *pdu.PDU) error {
+func (c *Connection) textRequest(p *pdu.PDU) {
 	req := pdu.ParseTextRequest(&p.BHS)
-	s.settle(p)
-	if s.textBusy.Load() {
-		return s.reject(pdu.RejectProtocolError, p) // the last one has no answer yet
+	c.settle(p)
+	if c.textBusy.Load() {
+		c.reject(pdu.RejectProtocolError, p) // the last one has no answer yet
+		return
 	}
 	if req.TTT == pdu.NoTag {
-		s.text = &exchange{itt: req.ITT, immediate: req.Immediate}
+		c.text = &exchange{itt: req.ITT, immediate: req.Immediate}
 	}
-	reason := s.takeText(req, p.Data)
-	if reason != 0 {
-		s.text = nil
-		return s.reject(reason, p)
+	if reason := c.takeText(req, p.Data); reason != 0 {
+		c.text = nil
+		c.reject(reason, p)
+		return
 	}
-	s.sendText(req)
-	return nil
+	c.sendText(req)
 }
 
 // takeText takes in what a Text Request says; other than 0 is why it is
 // rejected, and with it the exchange.
-func (s *Session) takeText(req pdu.TextRequest, data []byte) (reason byte) {
-	x := s.text
+func (c *Connection) takeText(req pdu.TextRequest, data []byte) (reason byte) {
+	x := c.text
 	switch {
 	case req.ITT == pdu.NoTag || x == nil || req.ITT != x.itt || req.TTT != pdu.NoTag && req.TTT != x.ttt:
 		return pdu.RejectInvalidField
@@ -76,7 +76,7 @@ func (s *Session) takeText(req pdu.TextRequest, data []byte) (reason byte) {
 	}
 	pairs, err := text.Parse(x.request)
 	x.request = nil
-	if err != nil || s.answer(x, pairs) != nil {
+	if err != nil || c.s.answer(x, pairs) != nil {
 		return pdu.RejectProtocolError
 	}
 	return 0
@@ -134,57 +134,57 @@ func (s *Session) sendTargets(name string) []text.Pair {
 // sendText sends as much of the answer as fits into a PDU (RFC 7143 section
 // 11.11). The exchange ends with the last of it, where the initiator has no more
 // to say either; until then each answer has a tag of its own.
-func (s *Session) sendText(req pdu.TextRequest) {
-	x := s.text
-	n := min(len(x.left), int(s.maxSend.Load()))
+func (c *Connection) sendText(req pdu.TextRequest) {
+	x := c.text
+	n := min(len(x.left), int(c.maxSend.Load()))
 	part := x.left[:n]
 	x.left = x.left[n:]
 	h := pdu.TextResponse{Final: req.Final && len(x.left) == 0, Continue: len(x.left) > 0, LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}
 	if h.Final {
-		s.concludeText(x, h, part)
+		c.concludeText(x, h, part)
 		return
 	}
-	s.mu.Lock()
-	x.ttt = s.newTransferTag()
-	s.mu.Unlock()
+	c.s.mu.Lock()
+	x.ttt = c.s.newTransferTag()
+	c.s.mu.Unlock()
 	h.TTT = x.ttt
-	s.outbox.send(h.Header(), part, nil, takesStatSN)
+	c.outbox.postData(h.Header(), part, takesStatSN)
 }
 
 // concludeText ends an exchange with its last answer: from then on what it
 // settled holds. Nothing longer than that may follow the answer, so where it is
 // less than before, the answer waits for the reads that are under way.
-func (s *Session) concludeText(x *exchange, h pdu.TextResponse, part []byte) {
-	s.text = nil
+func (c *Connection) concludeText(x *exchange, h pdu.TextResponse, part []byte) {
+	c.text = nil
 	next := x.MaxRecvDataSegmentLength
-	if next == 0 || next >= s.maxSend.Load() {
-		s.outbox.send(h.Header(), part, nil, takesStatSN)
+	if next == 0 || next >= c.maxSend.Load() {
+		c.outbox.postData(h.Header(), part, takesStatSN)
 		if next != 0 {
-			s.maxSend.Store(next)
+			c.maxSend.Store(next)
 		}
 		return
 	}
-	s.maxSend.Store(next)
-	s.textBusy.Store(true)
-	s.outbox.room()
-	s.behindReads(func() {
-		s.textBusy.Store(false)
-		s.outbox.postData(h.Header(), part, takesStatSN)
+	c.maxSend.Store(next)
+	c.textBusy.Store(true)
+	c.behindReads(func() {
+		c.textBusy.Store(false)
+		c.outbox.postData(h.Header(), part, takesStatSN)
 	})
 }
 
-// behindReads runs then when the commands that send data now have ended.
-func (s *Session) behindReads(then func()) {
+// behindReads runs then when the commands of the connection that send data now have
+// ended.
+func (c *Connection) behindReads(then func()) {
 	a := &abortion{then: then}
 	a.left.Add(1)
-	s.mu.Lock()
-	for _, t := range s.tasks {
-		if t.expectIn > 0 {
+	c.s.mu.Lock()
+	for _, t := range c.s.tasks {
+		if t.expectIn > 0 && c.allegiant(t) {
 			a.left.Add(1)
 			t.abortions = append(t.abortions, a)
 		}
 	}
-	s.mu.Unlock()
+	c.s.mu.Unlock()
 	a.one()
 }
 

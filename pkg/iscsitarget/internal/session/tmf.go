@@ -11,7 +11,7 @@ import (
 // function is a task management function.
 type function struct {
 	// perform does it, then calls answer.
-	perform func(s *Session, req pdu.TaskManagement, unit *scsi.Unit, answer func(response byte))
+	perform func(c *Connection, req pdu.TaskManagement, unit *scsi.Unit, answer func(response byte))
 	// level is the least iSCSIProtocolLevel that has it.
 	level uint32
 	reach reach
@@ -33,16 +33,16 @@ const (
 // functions has one entry a function of RFC 7143 section 11.5.1 and of RFC 7144;
 // others, and CLEAR ACA since there is no ACA, are answered with "not supported".
 var functions = [128]function{
-	pdu.AbortTask:        {(*Session).abortTask, 0, oneTask, scsi.DoesAbortTask},
-	pdu.AbortTaskSet:     {(*Session).abortTaskSet, 0, manyTasks, scsi.DoesAbortTaskSet},
-	pdu.ClearTaskSet:     {(*Session).clearTaskSet, 0, manyTasks, scsi.DoesClearTaskSet},
-	pdu.LogicalUnitReset: {(*Session).logicalUnitReset, 0, manyTasks, scsi.DoesLogicalUnitReset},
-	pdu.TargetWarmReset:  {(*Session).targetReset, 0, allUnits, 0},
-	pdu.TargetColdReset:  {(*Session).coldReset, 0, allUnits, 0},
-	pdu.TaskReassign:     {(*Session).reassign, 0, noUnit, 0},
-	pdu.QueryTask:        {(*Session).queryTask, 2, oneTask, scsi.DoesQueryTask},
-	pdu.QueryTaskSet:     {(*Session).queryTaskSet, 2, oneUnit, scsi.DoesQueryTaskSet},
-	pdu.ITNexusReset:     {(*Session).nexusReset, 2, allUnits, scsi.DoesNexusReset},
+	pdu.AbortTask:        {(*Connection).abortTask, 0, oneTask, scsi.DoesAbortTask},
+	pdu.AbortTaskSet:     {(*Connection).abortTaskSet, 0, manyTasks, scsi.DoesAbortTaskSet},
+	pdu.ClearTaskSet:     {(*Connection).clearTaskSet, 0, manyTasks, scsi.DoesClearTaskSet},
+	pdu.LogicalUnitReset: {(*Connection).logicalUnitReset, 0, manyTasks, scsi.DoesLogicalUnitReset},
+	pdu.TargetWarmReset:  {(*Connection).targetReset, 0, allUnits, 0},
+	pdu.TargetColdReset:  {(*Connection).coldReset, 0, allUnits, 0},
+	pdu.TaskReassign:     {(*Connection).reassign, 0, noUnit, 0},
+	pdu.QueryTask:        {(*Connection).queryTask, 2, oneTask, scsi.DoesQueryTask},
+	pdu.QueryTaskSet:     {(*Connection).queryTaskSet, 2, oneUnit, scsi.DoesQueryTaskSet},
+	pdu.ITNexusReset:     {(*Connection).nexusReset, 2, allUnits, scsi.DoesNexusReset},
 	pdu.QueryAsyncEvent:  {nil, 2, oneUnit, scsi.DoesQueryAsyncEvent}, // has more to answer
 }
 
@@ -63,57 +63,56 @@ func (f *function) in(s *Session) bool {
 // taskManagement performs a Task Management Function Request (RFC 7143 section
 // 11.5). The answer goes out when the tasks concerned have ended: it may be
 // long after this call, and the reader does not wait for it.
-func (s *Session) taskManagement(p *pdu.PDU) error {
+func (c *Connection) taskManagement(p *pdu.PDU) {
+	s := c.s
 	req := pdu.ParseTaskManagement(&p.BHS)
-	s.settle(p)
-	s.outbox.room() // answers are posted: this bounds them
+	c.settle(p)
 	if !s.manage(1) {
-		return s.reject(pdu.RejectImmediate, p)
+		c.reject(pdu.RejectImmediate, p)
+		return
 	}
 	f := &functions[req.Function]
 	unit := s.units.Lookup(req.LUN)
 	switch {
 	case !f.in(s):
-		s.managed(req, pdu.TMFNotSupported)
+		c.managed(req, pdu.TMFNotSupported)
 	case unit == nil && f.reach < allUnits:
-		s.managed(req, pdu.TMFLUNDoesNotExist)
+		c.managed(req, pdu.TMFLUNDoesNotExist)
 	case f.reach == oneTask && s.missing(req):
 		s.forgo(req.RefCmdSN)
-		s.managed(req, pdu.TMFComplete)
+		c.managed(req, pdu.TMFComplete)
 	case f.reach > oneUnit && s.behind(req):
 		if f.reach == allUnits {
 			s.plug(req.CmdSN)
 		}
-		s.delayed = append(s.delayed, delayed{req, unit})
+		s.delayed = append(s.delayed, delayed{c, req, unit})
 	default:
-		s.perform(req, unit)
+		c.perform(req, unit)
 	}
-	return nil
 }
 
-func (s *Session) perform(req pdu.TaskManagement, unit *scsi.Unit) {
-	s.log.Info("task management", "function", req.Function, "initiator", s.Initiator)
+func (c *Connection) perform(req pdu.TaskManagement, unit *scsi.Unit) {
+	c.s.log.Info("task management", "function", req.Function, "initiator", c.s.Initiator)
 	if req.Function == pdu.QueryAsyncEvent {
-		s.queryAsyncEvent(req)
+		c.queryAsyncEvent(req)
 		return
 	}
-	functions[req.Function].perform(s, req, unit, func(response byte) { s.managed(req, response) })
+	functions[req.Function].perform(c, req, unit, func(response byte) { c.managed(req, response) })
 }
 
-func (s *Session) managed(req pdu.TaskManagement, response byte) {
-	s.respond(pdu.TaskManagementResponse{Response: response, ITT: req.ITT})
+func (c *Connection) managed(req pdu.TaskManagement, response byte) {
+	c.respond(pdu.TaskManagementResponse{Response: response, ITT: req.ITT})
 }
 
-// respond answers a function (RFC 7143 section 11.6). Its one connection keeps the
-// answer behind the responses that were sent before: that is the Response Fence of
-// section 4.2.2.3.3.
-func (s *Session) respond(r pdu.TaskManagementResponse) {
-	s.outbox.post(r.Header(), takesStatSN)
-	s.manage(-1)
+// respond answers a function (RFC 7143 section 11.6).
+func (c *Connection) respond(r pdu.TaskManagementResponse) {
+	c.outbox.post(r.Header(), takesStatSN)
+	c.s.manage(-1)
 }
 
 // delayed is a function that waits for commands that were sent before it.
 type delayed struct {
+	c    *Connection
 	req  pdu.TaskManagement
 	unit *scsi.Unit
 }
@@ -130,7 +129,7 @@ func (s *Session) caughtUp() {
 	for len(s.delayed) > 0 && !s.behind(s.delayed[0].req) {
 		d := s.delayed[0]
 		s.delayed = s.delayed[1:]
-		s.perform(d.req, d.unit)
+		d.c.perform(d.req, d.unit)
 	}
 }
 
@@ -141,7 +140,7 @@ func (s *Session) plug(below uint32) {
 	exp, _ := s.window.advertised()
 	for ; exp != below; exp++ {
 		if s.early[exp] == nil {
-			s.early[exp] = forgone
+			s.forgo(exp)
 		}
 	}
 }
@@ -154,8 +153,8 @@ func (s *Session) missing(req pdu.TaskManagement) bool {
 	if req.Function != pdu.AbortTask || s.tagInUse(req.RefTaskTag) || s.window.classify(req.RefCmdSN) == outside || !serialLess(req.RefCmdSN, req.CmdSN) {
 		return false
 	}
-	held := s.early[req.RefCmdSN]
-	return held == nil || held.BHS.ITT() == req.RefTaskTag
+	h := s.early[req.RefCmdSN]
+	return h == nil || h.pdu != nil && h.pdu.BHS.ITT() == req.RefTaskTag
 }
 
 // manage counts functions under way; false where there are too many.
@@ -174,7 +173,7 @@ func is(req pdu.TaskManagement) func(*task) bool {
 	return func(t *task) bool { return t.itt == req.RefTaskTag && t.lun == req.LUN }
 }
 
-func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+func (c *Connection) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
 	found, named := atomic.Bool{}, is(req)
 	match := func(t *task) bool {
 		hit := named(t)
@@ -183,7 +182,7 @@ func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(by
 		}
 		return hit
 	}
-	s.abort(&abortion{then: func() {
+	c.s.abort(&abortion{then: func() {
 		if found.Load() {
 			answer(pdu.TMFComplete)
 			return
@@ -192,26 +191,26 @@ func (s *Session) abortTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(by
 	}}, match)
 }
 
-func (s *Session) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.clear([]*Session{s}, onUnit(unit), nil, func() { answer(pdu.TMFComplete) })
+func (c *Connection) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	c.s.clear([]*Session{c.s}, onUnit(unit), nil, func() { answer(pdu.TMFComplete) })
 }
 
 // clearTaskSet ends the tasks of all I_T nexuses, or of this one alone where each
 // has its own task set (SAM-5 section 7.5).
-func (s *Session) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.clear(s.sharing(unit), onUnit(unit), unit, func() { answer(pdu.TMFComplete) })
+func (c *Connection) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	c.s.clear(c.s.sharing(unit), onUnit(unit), unit, func() { answer(pdu.TMFComplete) })
 }
 
-func (s *Session) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	s.clear(s.host.Peers(), onUnit(unit), nil, func() {
+func (c *Connection) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	c.s.clear(c.s.host.Peers(), onUnit(unit), nil, func() {
 		unit.Reset()
 		answer(pdu.TMFComplete)
 	})
 }
 
-func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.clear(s.host.Peers(), anyTask, nil, func() {
-		for _, u := range s.host.Units() {
+func (c *Connection) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	c.s.clear(c.s.host.Peers(), anyTask, nil, func() {
+		for _, u := range c.s.host.Units() {
 			u.Reset()
 		}
 		answer(pdu.TMFComplete)
@@ -219,18 +218,20 @@ func (s *Session) targetReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(by
 }
 
 // coldReset is a power on event (RFC 7143 section 11.5.1): every session at the
-// target ends, this one behind its answer.
-func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	peers := s.host.Peers()
-	s.clear(peers, anyTask, nil, func() {
-		for _, u := range s.host.Units() {
+// target ends, this connection behind its answer.
+func (c *Connection) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	peers := c.s.host.Peers()
+	c.s.clear(peers, anyTask, nil, func() {
+		for _, u := range c.s.host.Units() {
 			u.PowerOn()
 		}
 		answer(pdu.TMFComplete)
-		s.outbox.finish()
+		c.outbox.finish()
 		for _, peer := range peers {
-			if peer != s {
-				peer.Close()
+			for _, other := range peer.Connections() {
+				if other != c {
+					_ = other.conn.Close()
+				}
 			}
 		}
 	})
@@ -238,25 +239,25 @@ func (s *Session) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte
 
 // nexusReset is I_T NEXUS RESET (RFC 7144, SAM-5 section 7.6): an I_T nexus loss
 // that the session survives.
-func (s *Session) nexusReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	s.clear([]*Session{s}, anyTask, nil, func() {
-		s.nexus.Lose()
+func (c *Connection) nexusReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	c.s.clear([]*Session{c.s}, anyTask, nil, func() {
+		c.s.nexus.Lose()
 		answer(pdu.TMFComplete)
 	})
 }
 
 // reassign is TASK REASSIGN: nothing is reassigned below error recovery level 2
 // (RFC 7143 section 11.5.1).
-func (s *Session) reassign(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+func (c *Connection) reassign(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
 	answer(pdu.TMFNoReassignment)
 }
 
-func (s *Session) queryTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	answer(s.query(is(req)))
+func (c *Connection) queryTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
+	answer(c.s.query(is(req)))
 }
 
-func (s *Session) queryTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
-	answer(s.query(onUnit(unit)))
+func (c *Connection) queryTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	answer(c.s.query(onUnit(unit)))
 }
 
 // query says whether there is such a task (RFC 7144): one whose status is on its
@@ -273,12 +274,12 @@ func (s *Session) query(match func(*task) bool) byte {
 }
 
 // queryAsyncEvent is QUERY ASYNCHRONOUS EVENT (RFC 7144, SAM-5 section 7.10).
-func (s *Session) queryAsyncEvent(req pdu.TaskManagement) {
+func (c *Connection) queryAsyncEvent(req pdu.TaskManagement) {
 	r := pdu.TaskManagementResponse{Response: pdu.TMFComplete, ITT: req.ITT}
-	if event, pending := s.nexus.Asynchronous(req.LUN); pending {
+	if event, pending := c.s.nexus.Asynchronous(req.LUN); pending {
 		r.Response, r.Additional = pdu.TMFSucceeded, event
 	}
-	s.respond(r)
+	c.respond(r)
 }
 
 // clear aborts tasks as a function of this session asks for it.

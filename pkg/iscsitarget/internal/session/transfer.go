@@ -34,7 +34,7 @@ func (t *task) toSend() int64 { return min(t.cmd.Length, int64(t.expectIn)) }
 func (t *task) segment(n int64) int {
 	most := int64(t.s.Params.MaxBurstLength)
 	burst := most - t.sent%most
-	return int(min(n, int64(t.s.maxSend.Load()), maxBuffer, burst))
+	return int(min(n, int64(t.conn.Load().maxSend.Load()), maxBuffer, burst))
 }
 
 // readInPlace serves a read as far as that needs no waiting; false means that
@@ -97,11 +97,11 @@ func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residu
 	t.s.stats.BytesRead.Add(uint64(len(data)))
 	h.Final = last || t.sent%int64(t.s.Params.MaxBurstLength) == 0
 	if !last {
-		t.s.outbox.send(h.Header(), data, buf, noStatSN)
+		t.outbox().send(h.Header(), data, buf, noStatSN)
 		return false
 	}
 	h.HasStatus, h.Residual = true, residual
-	if !t.s.end(t, func() { t.s.outbox.send(h.Header(), data, buf, takesStatSN) }) {
+	if !t.s.end(t, func() { t.outbox().send(h.Header(), data, buf, takesStatSN) }) {
 		buf.free()
 	}
 	return true

@@ -37,6 +37,14 @@ type Params struct {
 	ProtocolLevel uint32
 }
 
+// OnConnection is what holds on a connection of a session with these parameters,
+// whose login settled own.
+func (p Params) OnConnection(own Params) Params {
+	p.HeaderDigest, p.DataDigest = own.HeaderDigest, own.DataDigest
+	p.MaxRecvDataSegmentLength, p.MaxSendDataSegmentLength = own.MaxRecvDataSegmentLength, own.MaxSendDataSegmentLength
+	return p
+}
+
 // TaskReporting is how the end of tasks is told (RFC 7143 section 13.23).
 type TaskReporting uint8
 
@@ -44,7 +52,7 @@ type TaskReporting uint8
 const (
 	RFC3720 TaskReporting = iota
 	// ResponseFence keeps the answer to a task management function behind
-	// the responses before it, on all connections: with one connection per
+	// the responses before it, on all connections: with one connection in a
 	// session that is how it always is.
 	ResponseFence
 	// FastAbort does not wait for the data of tasks that are aborted.
@@ -57,7 +65,7 @@ var taskReportings = []string{RFC3720: "RFC3720", ResponseFence: "ResponseFence"
 // falls back to RFC 7143's own default, which Negotiator starts from.
 func Defaults() Params {
 	return Params{
-		MaxConnections:           1,
+		MaxConnections:           8,
 		InitialR2T:               false,
 		ImmediateData:            true,
 		MaxRecvDataSegmentLength: 256 << 10,
@@ -88,8 +96,10 @@ func rfcDefaults() Params {
 type scope uint8
 
 const (
-	anySession scope = iota
-	normalOnly       // in a discovery session: Irrelevant
+	anySession  scope = iota
+	normalOnly        // in a discovery session: Irrelevant
+	leadingOnly       // nor on a connection that joins a session: its leading one has settled it
+	leadingAny        // the same, and in discovery sessions, too
 )
 
 // rule is how one key is negotiated: the table below has them all.
@@ -103,20 +113,20 @@ type rule struct {
 var rules = map[string]rule{
 	"HeaderDigest":             {anySession, digest(func(p *Params) *bool { return &p.HeaderDigest })},
 	"DataDigest":               {anySession, digest(func(p *Params) *bool { return &p.DataDigest })},
-	"MaxConnections":           {normalOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxConnections })},
-	"InitialR2T":               {normalOnly, either(func(p *Params) *bool { return &p.InitialR2T })},
-	"ImmediateData":            {normalOnly, both(func(p *Params) *bool { return &p.ImmediateData })},
+	"MaxConnections":           {leadingOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxConnections })},
+	"InitialR2T":               {leadingOnly, either(func(p *Params) *bool { return &p.InitialR2T })},
+	"ImmediateData":            {leadingOnly, both(func(p *Params) *bool { return &p.ImmediateData })},
 	"MaxRecvDataSegmentLength": {anySession, (*Negotiator).declareMRDSL},
-	"MaxBurstLength":           {normalOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.MaxBurstLength })},
-	"FirstBurstLength":         {normalOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.FirstBurstLength })},
-	"MaxOutstandingR2T":        {normalOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxOutstandingR2T })},
-	"DefaultTime2Wait":         {anySession, greater(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Wait })},
-	"DefaultTime2Retain":       {anySession, lesser(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Retain })},
-	"ErrorRecoveryLevel":       {anySession, lesser(0, 2, func(p *Params) *uint32 { return &p.ErrorRecoveryLevel })},
-	"DataPDUInOrder":           {normalOnly, always("Yes")},
-	"DataSequenceInOrder":      {normalOnly, always("Yes")},
-	"TaskReporting":            {normalOnly, (*Negotiator).taskReporting},
-	"iSCSIProtocolLevel":       {normalOnly, lesser(0, 31, func(p *Params) *uint32 { return &p.ProtocolLevel })},
+	"MaxBurstLength":           {leadingOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.MaxBurstLength })},
+	"FirstBurstLength":         {leadingOnly, lesser(512, 1<<24-1, func(p *Params) *uint32 { return &p.FirstBurstLength })},
+	"MaxOutstandingR2T":        {leadingOnly, lesser(1, 65535, func(p *Params) *uint32 { return &p.MaxOutstandingR2T })},
+	"DefaultTime2Wait":         {leadingAny, greater(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Wait })},
+	"DefaultTime2Retain":       {leadingAny, lesser(0, 3600, func(p *Params) *uint32 { return &p.DefaultTime2Retain })},
+	"ErrorRecoveryLevel":       {leadingAny, lesser(0, 2, func(p *Params) *uint32 { return &p.ErrorRecoveryLevel })},
+	"DataPDUInOrder":           {leadingOnly, always("Yes")},
+	"DataSequenceInOrder":      {leadingOnly, always("Yes")},
+	"TaskReporting":            {leadingOnly, (*Negotiator).taskReporting},
+	"iSCSIProtocolLevel":       {leadingOnly, lesser(0, 31, func(p *Params) *uint32 { return &p.ProtocolLevel })},
 	// SendTargets is for full-feature phase, the others are for targets to
 	// say (RFC 7143 section 13, "Use" and "Senders").
 	"SendTargets":          {anySession, reject},
@@ -136,13 +146,15 @@ type Negotiator struct {
 	Params    Params
 	own       Params
 	discovery bool
+	joining   bool
 	done      map[string]bool
 	declared  bool
 }
 
-// NewNegotiator starts a negotiation in which this end wants own.
-func NewNegotiator(own Params, discovery bool) *Negotiator {
-	n := &Negotiator{Params: rfcDefaults(), own: own, discovery: discovery, done: map[string]bool{}}
+// NewNegotiator starts a negotiation in which this end wants own. A connection that
+// joins a session settles what it has of its own alone.
+func NewNegotiator(own Params, discovery, joining bool) *Negotiator {
+	n := &Negotiator{Params: rfcDefaults(), own: own, discovery: discovery, joining: joining, done: map[string]bool{}}
 	n.Params.MaxRecvDataSegmentLength = own.MaxRecvDataSegmentLength
 	return n
 }
@@ -159,7 +171,7 @@ func (n *Negotiator) Answer(p Pair) (string, error) {
 		return "", fmt.Errorf("%w: %s was negotiated before", ErrSyntax, p.Key)
 	}
 	n.done[p.Key] = true
-	if n.discovery && r.scope == normalOnly {
+	if n.discovery && (r.scope == normalOnly || r.scope == leadingOnly) || n.joining && r.scope >= leadingOnly {
 		return Irrelevant, nil
 	}
 	return r.answer(n, p.Value), nil

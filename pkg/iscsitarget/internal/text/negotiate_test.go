@@ -21,7 +21,7 @@ var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"DataDigest", "none", Reject, Reject},
 	{"DataDigest", "crc32c", Reject, Reject},
 	{"MaxConnections", "1", "1", Irrelevant},
-	{"MaxConnections", "65535", "1", Irrelevant},
+	{"MaxConnections", "65535", "8", Irrelevant},
 	{"MaxConnections", "0", Reject, Irrelevant},
 	{"MaxConnections", "65536", Reject, Irrelevant},
 	{"InitialR2T", "Yes", "Yes", Irrelevant},
@@ -93,7 +93,7 @@ func TestNegotiation(t *testing.T) {
 	for _, tt := range negotiations {
 		tried[tt.key] = true
 		for discovery, want := range map[bool]string{false: tt.answer, true: tt.discovery} {
-			n := NewNegotiator(Defaults(), discovery)
+			n := NewNegotiator(Defaults(), discovery, false)
 			if got, err := n.Answer(Pair{tt.key, tt.offered}); err != nil || got != want {
 				t.Errorf("%s=%s, discovery %t: %q, %v; want %q", tt.key, tt.offered, discovery, got, err, want)
 			}
@@ -117,7 +117,7 @@ func TestDefaults(t *testing.T) {
 		MaxSendDataSegmentLength: 8192, MaxBurstLength: 262144, FirstBurstLength: 65536,
 		MaxOutstandingR2T: 1, DefaultTime2Wait: 2, DefaultTime2Retain: 20, ProtocolLevel: 1,
 	}
-	n := NewNegotiator(Defaults(), false)
+	n := NewNegotiator(Defaults(), false, false)
 	if got := n.Finish(); got != want {
 		t.Errorf("got %+v", got)
 	}
@@ -132,7 +132,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestOutcome(t *testing.T) {
-	n := NewNegotiator(Defaults(), false)
+	n := NewNegotiator(Defaults(), false, false)
 	for _, s := range []string{
 		"InitialR2T=No", "ImmediateData=No", "MaxRecvDataSegmentLength=1000", "MaxBurstLength=4096", "FirstBurstLength=65536",
 		"DefaultTime2Wait=5", "DefaultTime2Retain=60", "ErrorRecoveryLevel=2", "MaxOutstandingR2T=16", "MaxConnections=4",
@@ -143,7 +143,7 @@ func TestOutcome(t *testing.T) {
 		}
 	}
 	want := Params{
-		MaxConnections: 1, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 1000, MaxBurstLength: 4096,
+		MaxConnections: 4, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 1000, MaxBurstLength: 4096,
 		FirstBurstLength: 4096, MaxOutstandingR2T: 8, ProtocolLevel: 1, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
 	}
 	if got := n.Finish(); got != want {
@@ -167,7 +167,7 @@ func TestDigests(t *testing.T) {
 		own := Defaults()
 		own.HeaderDigest, own.DataDigest = tt.own, tt.own
 		for _, key := range []string{"HeaderDigest", "DataDigest"} {
-			n := NewNegotiator(own, false)
+			n := NewNegotiator(own, false, false)
 			got, err := n.Answer(Pair{key, tt.offered})
 			if err != nil || got != tt.want {
 				t.Errorf("own %t, %s=%s: %q, %v", tt.own, key, tt.offered, got, err)
@@ -180,7 +180,7 @@ func TestDigests(t *testing.T) {
 }
 
 func TestDeclareOnce(t *testing.T) {
-	n := NewNegotiator(Defaults(), false)
+	n := NewNegotiator(Defaults(), false, false)
 	if got := n.Declare(); len(got) != 1 || got[0] != (Pair{"MaxRecvDataSegmentLength", "262144"}) {
 		t.Errorf("got %v", got)
 	}
@@ -195,7 +195,7 @@ func FuzzNegotiation(f *testing.F) {
 		f.Add(tt.key, tt.offered)
 	}
 	f.Fuzz(func(t *testing.T, key, offered string) {
-		n := NewNegotiator(Defaults(), false)
+		n := NewNegotiator(Defaults(), false, false)
 		answer, err := n.Answer(Pair{key, offered})
 		if err != nil || len(answer) > 20 {
 			t.Errorf("%q, %v", answer, err)
@@ -203,7 +203,7 @@ func FuzzNegotiation(f *testing.F) {
 		p := n.Finish()
 		if p.MaxSendDataSegmentLength < 512 || p.MaxSendDataSegmentLength >= 1<<24 || p.MaxBurstLength < 512 ||
 			p.FirstBurstLength < 512 || p.FirstBurstLength > 64<<10 || p.FirstBurstLength > p.MaxBurstLength ||
-			p.MaxOutstandingR2T < 1 || p.MaxOutstandingR2T > 8 || p.MaxConnections != 1 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
+			p.MaxOutstandingR2T < 1 || p.MaxOutstandingR2T > 8 || p.MaxConnections < 1 || p.MaxConnections > 8 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -214,7 +214,7 @@ func TestTaskReporting(t *testing.T) {
 	for offered, want := range map[string]TaskReporting{
 		"FastAbort,ResponseFence,RFC3720": FastAbort, "ResponseFence,FastAbort": ResponseFence, "RFC3720": RFC3720, "no": RFC3720,
 	} {
-		n := NewNegotiator(Defaults(), false)
+		n := NewNegotiator(Defaults(), false, false)
 		if _, err := n.Answer(Pair{"TaskReporting", offered}); err != nil || n.Finish().TaskReporting != want {
 			t.Errorf("%s: %v, %v", offered, n.Finish().TaskReporting, err)
 		}

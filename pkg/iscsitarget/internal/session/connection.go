@@ -1,0 +1,224 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+)
+
+// Why a session takes no other connection.
+var (
+	// ErrTooManyConnections: it has MaxConnections.
+	ErrTooManyConnections = errors.New("the session has all the connections that it may")
+	// ErrOver: it has ended.
+	ErrOver = errors.New("the session has ended")
+	// ErrBusy: the connection to be reinstated has not ended in time.
+	ErrBusy = errors.New("the connection to be reinstated still has I/O under way")
+)
+
+// Connection is one connection of a session. The commands that came on it are
+// allegiant to it: their data and their status go over it (RFC 7143 section 4.2.5.1).
+type Connection struct {
+	CID uint16
+	// Params are the session's, with what each connection has of its own: digests
+	// and MaxRecvDataSegmentLength.
+	Params text.Params
+
+	s      *Session
+	conn   net.Conn
+	reader *pdu.Reader
+	outbox *outbox
+	gone   chan struct{} // closed when the session has no more to do with it
+
+	swept  time.Time // reader: when sweep looked last
+	pinged bool      // reader: a NOP-In of ours is unanswered
+	begun  []begun   // reader: commands taken in and not gone on with
+
+	departing bool // Session.mu
+
+	text    *exchange // Session.order: the text exchange under way
+	leaving bool      // Session.order: a Logout Request for it was accepted
+
+	loggedOut atomic.Bool // the answer to that is on its way
+	// maxSend is the initiator's MaxRecvDataSegmentLength, in bytes, which
+	// it may change; textBusy: the answer that says so is not out yet.
+	maxSend  atomic.Uint32
+	textBusy atomic.Bool
+}
+
+// Connect adds a connection to the session, the first or another; Serve is to be
+// called. The reader holds what the initiator sent after its last Login Request;
+// statSN is the next one. A connection with the same CID is reinstated (RFC 7143
+// section 6.3.4): the old one must go, for which there is patience.
+func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params text.Params, statSN uint32, patience time.Duration) (*Connection, error) {
+	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{})}
+	c.maxSend.Store(params.MaxSendDataSegmentLength)
+	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
+	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
+	if err := s.seat(c, patience); err != nil {
+		return nil, err
+	}
+	reader.SetMaxData(int(params.MaxRecvDataSegmentLength))
+	reader.SetDigests(digests)
+	return c, nil
+}
+
+// seat adds a connection, when the one that is in its way has gone: until then the
+// session does not end, though it may have no other.
+func (s *Session) seat(c *Connection, patience time.Duration) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	s.mu.Lock()
+	s.seating++
+	old, err := s.admit(c)
+	for old != nil && err == nil {
+		s.mu.Unlock()
+		_ = old.conn.Close()
+		late := false
+		select {
+		case <-old.gone:
+		case <-deadline.C:
+			late = true
+		}
+		s.mu.Lock()
+		if old, err = s.admit(c); old != nil && late {
+			err = ErrBusy
+		}
+	}
+	s.seating--
+	empty := s.empty()
+	s.mu.Unlock()
+	if empty {
+		s.finish()
+	}
+	return err
+}
+
+// admit adds a connection, or returns the one that is in its way. Session.mu is held.
+func (s *Session) admit(c *Connection) (old *Connection, err error) {
+	if s.over || s.closing && s.led {
+		return nil, ErrOver
+	}
+	if i := slices.IndexFunc(s.connections, func(other *Connection) bool { return other.CID == c.CID }); i >= 0 {
+		return s.connections[i], nil
+	}
+	if len(s.connections) >= int(max(1, s.Params.MaxConnections)) {
+		return nil, ErrTooManyConnections
+	}
+	s.led = true
+	s.connections = append(s.connections, c)
+	return nil, nil
+}
+
+// empty says whether the session is over just now: it has no connection, and waits
+// for none. Session.mu is held.
+func (s *Session) empty() bool {
+	if s.over || len(s.connections)+s.seating > 0 {
+		return false
+	}
+	s.over = true
+	return true
+}
+
+// connection returns the one with that CID, nil where there is none.
+func (s *Session) connection(cid uint16) *Connection {
+	for _, c := range s.Connections() {
+		if c.CID == cid {
+			return c
+		}
+	}
+	return nil
+}
+
+// Remote and Local are the addresses of the connection's ends.
+func (c *Connection) Remote() string { return c.conn.RemoteAddr().String() }
+
+// Local is this end's address.
+func (c *Connection) Local() string { return c.conn.LocalAddr().String() }
+
+// Session is the session of the connection.
+func (c *Connection) Session() *Session { return c.s }
+
+// Send queues a PDU that is no answer to a command, such as the last Login
+// Response.
+func (c *Connection) Send(h pdu.BHS, data []byte) { c.outbox.send(h, data, nil, takesStatSN) }
+
+// Serve runs the connection until it ends, and says why. It waits for everything
+// that the connection started; with the last one of a session that is all that the
+// session started, and Done is closed.
+func (c *Connection) Serve() error {
+	sent := make(chan error, 1)
+	go func() {
+		err := c.outbox.run()
+		_ = c.conn.Close() // the reader must notice
+		sent <- err
+	}()
+	err := c.read()
+	if errors.Is(err, ErrProtocol) {
+		c.outbox.finish() // let the Reject out that says what was wrong
+		sent <- <-sent
+	}
+	_ = c.conn.Close()
+	c.outbox.close()
+	sendErr := <-sent
+	c.depart()
+	switch {
+	case c.loggedOut.Load():
+		return ErrLogout
+	case sendErr != nil && errors.Is(err, net.ErrClosed):
+		return sendErr // the reader only noticed what the writer met
+	}
+	return err
+}
+
+// depart takes the connection out of its session, which ends with its last one. The
+// tasks that are allegiant to it end without a status (RFC 7143 section 11.14.5).
+func (c *Connection) depart() {
+	defer close(c.gone)
+	s := c.s
+	s.mu.Lock()
+	c.departing = true
+	last := s.seating == 0 && !slices.ContainsFunc(s.connections, func(other *Connection) bool { return !other.departing })
+	s.over = s.over || last
+	s.mu.Unlock()
+	if last {
+		s.finish()
+		return
+	}
+	s.terminate(c)
+	s.mu.Lock()
+	s.connections = slices.DeleteFunc(s.connections, func(other *Connection) bool { return other == c })
+	empty := s.empty()
+	s.mu.Unlock()
+	if empty {
+		s.finish()
+	}
+}
+
+// terminate ends the tasks of a connection that has gone while others of the session
+// go on. The nexus is told at each logical unit.
+func (s *Session) terminate(c *Connection) {
+	s.order.Lock()
+	s.forgoOf(c)
+	c.goOn()
+	ended := make(chan struct{})
+	found := s.abort(&abortion{then: func() { close(ended) }}, c.allegiant)
+	for _, lun := range found.luns {
+		s.nexus.CommandsCleared(lun)
+	}
+	<-ended
+}
+
+// allegiant matches the tasks of the connection.
+func (c *Connection) allegiant(t *task) bool { return t.conn.Load() == c }
+
+// String names the connection in logs and errors.
+func (c *Connection) String() string {
+	return fmt.Sprintf("connection %d of %v", c.CID, c.s)
+}

@@ -2,6 +2,7 @@ package iscsitarget_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -226,4 +227,56 @@ func TestConnectionReinstatement(t *testing.T) {
 	b.Login(login)
 	a.ExpectClosed()
 	b.Alive()
+}
+
+// A session that has lost its only connection is there for another one, at error
+// recovery level 2; a fence does not wait for it.
+func TestSessionIsRecovered(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	login := iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With("ErrorRecoveryLevel=2", "DefaultTime2Retain=20")}
+	a := r.dial(1)
+	a.Login(login)
+	a.Ready()
+	data := pattern(3, 64<<10)
+	itt := a.Start(iscsitest.Command{CDB: iscsitest.Write(0, 128), Out: data, Hold: true})
+	a.WaitR2T(itt)
+	_ = a.Close()
+	b := iscsitest.Dial(t, r.addr)
+	b.Joins(a)
+	b.Login(login)
+	sn := b.TakeOver(a, itt)
+	b.Send(pdu.TaskManagement{Immediate: true, Function: pdu.TaskReassign, ITT: b.ITT(), RefTaskTag: itt, CmdSN: b.CmdSN, ExpStatSN: b.ExpStatSN, ExpDataSN: sn}.Header(), nil)
+	if p := b.Until(pdu.OpTaskManagementResponse); pdu.ParseTaskManagementResponse(&p.BHS).Response != pdu.TMFComplete {
+		t.Fatalf("% x", p.BHS[:])
+	}
+	b.Serve(b.WaitR2T(itt))
+	if got := b.Wait(itt); got.Status != 0 {
+		t.Fatal(got)
+	}
+	r.holds(0, data)
+	_ = b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := r.target.Revoke(ctx, node); err != nil {
+		t.Error(err)
+	}
+	if all := r.Sessions(); len(all) != 0 {
+		t.Errorf("sessions %+v", all)
+	}
+}
+
+// A new session of the same port ends the one that waits to be recovered, and so does
+// the end of the server.
+func TestLostSessionIsReinstated(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	login := iscsitest.Login{Initiator: node, Target: target, Keys: iscsitest.With("ErrorRecoveryLevel=2", "DefaultTime2Retain=20")}
+	for range 3 {
+		a := r.dial(1)
+		a.Login(login)
+		a.Ready()
+		a.WaitR2T(a.Start(iscsitest.Command{CDB: iscsitest.Write(0, 128), Out: pattern(3, 64<<10), Hold: true}))
+		_ = a.Close()
+	}
 }

@@ -71,7 +71,7 @@ func tune(c net.Conn) {
 // returns has a session with its seat, and the last Login Response in its outbox.
 func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 	reader := pdu.NewReader(c, login.MaxData, maxAHS)
-	machine := login.New(d, text.Defaults(), portalGroup)
+	machine := login.New(d, s.wants(), portalGroup)
 	var statSN uint32
 	var last pdu.LoginRequest
 	for first := true; ; first = false {
@@ -111,6 +111,16 @@ func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 		conn.Send(resp.PDU.Header(), resp.Data)
 		return conn, nil
 	}
+}
+
+// wants is what this end wants of a session. What is sent is kept for recovery, a
+// sequence at least, only where there is the memory for it.
+func (s *Server) wants() text.Params {
+	own := text.Defaults()
+	if s.sessions.SessionBudget < 4*int(own.MaxBurstLength) {
+		own.ErrorRecoveryLevel = 0
+	}
+	return own
 }
 
 // sendLogin writes a Login Response: before full-feature phase there is one PDU

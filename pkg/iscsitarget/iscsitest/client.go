@@ -41,13 +41,17 @@ type Client struct {
 	ExpCmdSN, MaxCmdSN uint32
 	// Unasked are the PDUs that no command of this client waited for.
 	Unasked []pdu.PDU
-	// MutePings leaves the target's NOP-Ins unanswered.
-	MutePings bool
+	// MutePings leaves the target's NOP-Ins unanswered, MuteACKs the Data-Ins
+	// that are to be acknowledged.
+	MutePings, MuteACKs bool
+	// Resent: PDUs come again, so that StatSN is not held to anything.
+	Resent bool
 
 	tb      testing.TB
 	reader  *pdu.Reader
 	running map[uint32]*exchange
 	full    bool // in full-feature phase
+	joins   bool // another connection of a session
 }
 
 // Numbering is what the connections of a session have in common.
@@ -61,6 +65,7 @@ type Numbering struct {
 // one goroutine uses both. A login comes behind it, or a Join.
 func (c *Client) Joins(leading *Client) {
 	c.Numbering, c.ISID, c.TSIH = leading.Numbering, leading.ISID, leading.TSIH
+	c.ExpCmdSN, c.MaxCmdSN, c.joins = leading.ExpCmdSN, leading.MaxCmdSN, true
 }
 
 // Dial connects to a target; the connection is closed when the test ends.
@@ -230,6 +235,9 @@ func takesStatSN(p *pdu.PDU) bool {
 // check holds a PDU to the numbering of a session.
 func (c *Client) check(p *pdu.PDU) error {
 	if !c.full {
+		return nil
+	}
+	if c.Resent {
 		return nil
 	}
 	if takesStatSN(p) {

@@ -2,6 +2,7 @@ package iscsitest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 )
@@ -66,11 +67,74 @@ func (r Result) String() string {
 type exchange struct {
 	Command
 	itt    uint32
+	cmdSN  uint32
 	result Result
 	dataSN uint32 // of the next Data-In
 	burst  uint32 // bytes of the Data-In sequence under way
 	r2tEnd uint32 // where the next R2T must begin
 	served int    // R2Ts that were answered
+	moved  bool   // the next R2T may ask for what was asked for before
+}
+
+// TakeOver moves a command to another connection of the session, over which TASK
+// REASSIGN is to be sent: it returns the next DataSN or R2TSN.
+func (c *Client) TakeOver(from *Client, itt uint32) (expDataSN uint32) {
+	x := from.running[itt]
+	delete(from.running, itt)
+	c.running[itt] = x
+	x.moved, x.served, x.burst = true, len(x.result.R2Ts), 0
+	if x.Out != nil {
+		return uint32(len(x.result.R2Ts))
+	}
+	return x.dataSN
+}
+
+// Again sends a command of a connection that was lost once more, as it was: it never
+// came.
+func (c *Client) Again(itt uint32) {
+	c.tb.Helper()
+	x := c.running[itt]
+	if err := c.send(x, x.cmdSN); err != nil {
+		c.tb.Fatalf("iscsitest: command %#x: %v", itt, err)
+	}
+}
+
+// Until takes PDUs until one with that opcode comes, and gives the others to their
+// commands.
+func (c *Client) Until(op pdu.Opcode) pdu.PDU {
+	c.tb.Helper()
+	for {
+		p := c.Recv()
+		if p.BHS.Opcode() == op {
+			return p
+		}
+		if err := c.dispatch(p); err != nil {
+			c.tb.Fatalf("iscsitest: %v", err)
+		}
+	}
+}
+
+// Step takes one PDU and gives it to its command.
+func (c *Client) Step() error {
+	p, err := c.TryRecv(Timeout)
+	if err != nil {
+		return err
+	}
+	return c.dispatch(p)
+}
+
+// Ended says whether a command has its status.
+func (c *Client) Ended(itt uint32) bool { return c.running[itt].result.Done }
+
+// Running are the tags of the commands that have not ended.
+func (c *Client) Running() (tags []uint32) {
+	for itt, x := range c.running {
+		if !x.result.Done {
+			tags = append(tags, itt)
+		}
+	}
+	slices.Sort(tags)
+	return tags
 }
 
 // Do runs a command to its end.
@@ -112,17 +176,27 @@ func (c *Client) Header(cmd Command, itt uint32) pdu.SCSICommand {
 }
 
 func (c *Client) start(cmd Command, itt uint32) error {
-	req := c.Header(cmd, itt)
-	immediate, unsolicited := c.unasked(cmd)
-	req.Final = unsolicited == immediate
-	if !cmd.Urgent && cmd.CmdSN == nil {
+	x := &exchange{Command: cmd, itt: itt, cmdSN: c.CmdSN}
+	c.running[itt] = x
+	if cmd.CmdSN != nil {
+		x.cmdSN = *cmd.CmdSN
+	} else if !cmd.Urgent {
 		c.CmdSN++
 	}
-	c.running[itt] = &exchange{Command: cmd, itt: itt, r2tEnd: uint32(unsolicited)}
-	if err := c.TrySend(req.Header(), cmd.Out[:immediate]); err != nil {
+	return c.send(x, x.cmdSN)
+}
+
+// send sends a command with what is to come unasked.
+func (c *Client) send(x *exchange, cmdSN uint32) error {
+	req := c.Header(x.Command, x.itt)
+	req.CmdSN = cmdSN
+	immediate, unsolicited := c.unasked(x.Command)
+	req.Final = unsolicited == immediate
+	x.r2tEnd, x.moved = uint32(unsolicited), false
+	if err := c.TrySend(req.Header(), x.Out[:immediate]); err != nil {
 		return err
 	}
-	return c.sendData(itt, pdu.NoTag, cmd.Out[:unsolicited], immediate)
+	return c.sendData(x.itt, pdu.NoTag, x.Out[:unsolicited], immediate)
 }
 
 // unasked is up to where Out goes in the command's PDU and behind it.
@@ -255,13 +329,19 @@ func (c *Client) dataIn(x *exchange, p pdu.PDU) error {
 		return fmt.Errorf("Data-In at offset %d, want %d", in.BufferOffset, got)
 	case got+uint32(len(p.Data)) > x.In:
 		return fmt.Errorf("more than the %d bytes expected", x.In)
-	case x.burst > c.Params.MaxBurstLength:
+	case x.burst > c.Params.MaxBurstLength && !x.moved:
 		return fmt.Errorf("sequence of %d bytes, MaxBurstLength is %d", x.burst, c.Params.MaxBurstLength)
 	case in.HasStatus && !in.Final:
 		return fmt.Errorf("status without the F bit")
 	}
 	if in.Final {
 		x.burst = 0
+	}
+	if in.Acknowledge && !c.MuteACKs {
+		ack := pdu.SNACK{Type: pdu.SNACKDataACK, LUN: in.LUN, ITT: pdu.NoTag, TTT: in.TTT, ExpStatSN: c.ExpStatSN, BegRun: in.DataSN + 1}
+		if err := c.TrySend(ack.Header(), nil); err != nil {
+			return err
+		}
 	}
 	x.dataSN++
 	x.result.DataIns++
@@ -279,14 +359,14 @@ func (c *Client) r2t(x *exchange, r pdu.R2T) error {
 		return fmt.Errorf("R2TSN %d, want %d", r.R2TSN, len(x.result.R2Ts))
 	case r.Length == 0 || r.Length > c.Params.MaxBurstLength:
 		return fmt.Errorf("R2T for %d bytes, MaxBurstLength is %d", r.Length, c.Params.MaxBurstLength)
-	case r.Offset != x.r2tEnd:
+	case r.Offset != x.r2tEnd && !(x.moved && r.Offset < x.r2tEnd):
 		return fmt.Errorf("R2T from offset %d, want %d", r.Offset, x.r2tEnd)
 	case len(x.result.R2Ts)-x.served >= int(max(c.Params.MaxOutstandingR2T, 1)):
 		return fmt.Errorf("%d R2Ts at once, MaxOutstandingR2T is %d", len(x.result.R2Ts)-x.served+1, c.Params.MaxOutstandingR2T)
 	case r.TTT == pdu.NoTag:
 		return fmt.Errorf("R2T with the reserved tag")
 	}
-	x.r2tEnd += r.Length
+	x.r2tEnd, x.moved = r.Offset+r.Length, false
 	x.result.R2Ts = append(x.result.R2Ts, r)
 	if x.Hold {
 		return nil
@@ -308,8 +388,8 @@ func (x *exchange) respond(p pdu.PDU) error {
 	if resp.Response != 0 {
 		return fmt.Errorf("iSCSI response %#02x", resp.Response)
 	}
-	if resp.ExpDataSN != x.dataSN {
-		return fmt.Errorf("ExpDataSN %d after %d Data-Ins", resp.ExpDataSN, x.dataSN)
+	if sent := x.dataSN + uint32(len(x.result.R2Ts)); resp.ExpDataSN != sent {
+		return fmt.Errorf("ExpDataSN %d after %d Data-Ins and R2Ts", resp.ExpDataSN, sent)
 	}
 	if len(p.Data) < 2 {
 		return nil

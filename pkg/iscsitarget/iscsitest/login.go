@@ -81,7 +81,9 @@ func index(pairs []text.Pair, key string) int {
 // login: p is what was negotiated, seen from the initiator.
 func (c *Client) Join(p text.Params) {
 	c.Params, c.full = p, true
-	c.ExpCmdSN, c.MaxCmdSN = c.CmdSN, c.CmdSN
+	if !c.joins {
+		c.ExpCmdSN, c.MaxCmdSN = c.CmdSN, c.CmdSN
+	}
 	c.reader.SetDigests(c.digests())
 }
 

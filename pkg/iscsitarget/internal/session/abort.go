@@ -97,6 +97,7 @@ func (m *marks) add(t *task, others bool) {
 // abort marks a task. Session.mu is held.
 func (t *task) abort() {
 	t.aborted.Store(true)
+	t.halted.Store(true)
 	t.out.stopped = true
 	if t.cancel != nil {
 		t.cancel()
@@ -254,7 +255,7 @@ func (s *Session) fault(t *task, st scsi.Status, residual pdu.Residual) bool {
 	c := clearing{by: s, unit: unit, sessions: sessions, match: func(other *task) bool { return !other.gone && match(other) }}
 	c.then = func() {
 		t.leave()
-		t.outbox().postData(t.response(st, residual), senseSegment(st), takesStatSN)
+		t.postStatus(t.response(st, residual), senseSegment(st))
 		s.forget(t)
 	}
 	c.start()

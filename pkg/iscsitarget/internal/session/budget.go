@@ -46,11 +46,19 @@ type account struct {
 	closed bool // guarded by budget.mu
 }
 
-// buffer is memory on a budget. Free it exactly once.
+// buffer is memory on a budget. Free it once, and once more for each share.
 type buffer struct {
 	b       []byte
 	class   int
 	account *account
+	shares  atomic.Int32
+}
+
+// share adds a holder, who frees the buffer too.
+func (b *buffer) share() {
+	if b != nil {
+		b.shares.Add(1)
+	}
 }
 
 // get waits until n bytes (maxBuffer at most) are within the budget; it returns
@@ -77,25 +85,57 @@ func (a *account) tryGetSpare(n int, spare bool) *buffer {
 
 func (a *account) take(n int, gone *atomic.Bool) *buffer {
 	class := classOf(n)
-	size := bufferClasses[class]
+	if !a.reserve(bufferClasses[class], gone) {
+		return nil
+	}
+	return a.buffer(class, n)
+}
+
+// getAll is get for n bytes, which may be more than maxBuffer, in several buffers: all
+// of them at once, so that those who keep what they have do not wait for one another.
+// n is within the limit of the account.
+func (a *account) getAll(n int, gone *atomic.Bool) []*buffer {
+	whole, rest := n/maxBuffer, n%maxBuffer
+	size := whole * maxBuffer
+	if rest > 0 {
+		size += bufferClasses[classOf(rest)]
+	}
+	if !a.reserve(size, gone) {
+		return nil
+	}
+	var all []*buffer
+	for range whole {
+		all = append(all, a.buffer(classOf(maxBuffer), maxBuffer))
+	}
+	if rest > 0 {
+		all = append(all, a.buffer(classOf(rest), rest))
+	}
+	return all
+}
+
+// reserve takes size bytes off the budget.
+func (a *account) reserve(size int, gone *atomic.Bool) bool {
 	a.budget.mu.Lock()
+	defer a.budget.mu.Unlock()
 	for !a.closed && (a.used+size > a.limit || a.budget.used+size > a.budget.limit) {
 		if gone == nil || gone.Load() {
-			a.budget.mu.Unlock()
-			return nil
+			return false
 		}
 		a.budget.freed.Wait()
 	}
 	if a.closed {
-		a.budget.mu.Unlock()
-		return nil
+		return false
 	}
 	a.used += size
 	a.budget.used += size
-	a.budget.mu.Unlock()
+	return true
+}
+
+// buffer makes a buffer of n bytes whose class was reserved.
+func (a *account) buffer(class, n int) *buffer {
 	buf, _ := bufferPools[class].Get().(*buffer)
 	if buf == nil {
-		buf = &buffer{b: make([]byte, size), class: class}
+		buf = &buffer{b: make([]byte, bufferClasses[class]), class: class}
 	}
 	buf.account, buf.b = a, buf.b[:n]
 	return buf
@@ -118,9 +158,10 @@ func (a *account) wake() {
 }
 
 func (b *buffer) free() {
-	if b == nil {
+	if b == nil || b.shares.Add(-1) >= 0 {
 		return
 	}
+	b.shares.Store(0)
 	a := b.account
 	b.account = nil
 	size := bufferClasses[b.class]

@@ -145,9 +145,11 @@ func (t *task) proceed(onReader bool) {
 		t.deliver(t.cmd.Data, t.cmd.Status)
 	case t.cmd.Kind == scsi.Read && t.toSend() == 0:
 		t.conclude(scsi.StatusGood)
-	case t.cmd.Kind == scsi.Read && onReader && t.readInPlace():
+	case t.cmd.Kind == scsi.Read && onReader && !t.recoverable() && t.readInPlace():
 	case onReader:
 		t.s.workers.submit(op{t: t, call: proceedOp})
+	case t.cmd.Kind == scsi.Read && t.recoverable():
+		t.readKept()
 	case t.cmd.Kind == scsi.Read:
 		t.readOut()
 	case t.cmd.Kind == scsi.Write:

@@ -41,6 +41,7 @@ type Connection struct {
 	begun  []begun   // reader: commands taken in and not gone on with
 
 	departing bool // Session.mu
+	retained  retained
 
 	text    *exchange // Session.order: the text exchange under way
 	leaving bool      // Session.order: a Logout Request for it was accepted
@@ -57,10 +58,11 @@ type Connection struct {
 // statSN is the next one. A connection with the same CID is reinstated (RFC 7143
 // section 6.3.4): the old one must go, for which there is patience.
 func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params text.Params, statSN uint32, patience time.Duration) (*Connection, error) {
-	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{})}
+	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), retained: retained{abandoned: make(chan struct{})}}
 	c.maxSend.Store(params.MaxSendDataSegmentLength)
 	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
 	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
+	c.outbox.keeps, c.outbox.retains = s.Params.ErrorRecoveryLevel > 0, s.Params.ErrorRecoveryLevel == 2
 	if err := s.seat(c, patience); err != nil {
 		return nil, err
 	}
@@ -105,11 +107,17 @@ func (s *Session) admit(c *Connection) (old *Connection, err error) {
 	if s.over || s.closing && s.led {
 		return nil, ErrOver
 	}
-	if i := slices.IndexFunc(s.connections, func(other *Connection) bool { return other.CID == c.CID }); i >= 0 {
+	same := func(other *Connection) bool { return other.CID == c.CID }
+	if i := slices.IndexFunc(s.connections, same); i >= 0 {
 		return s.connections[i], nil
 	}
 	if len(s.connections) >= int(max(1, s.Params.MaxConnections)) {
 		return nil, ErrTooManyConnections
+	}
+	for _, old := range s.lost {
+		if same(old) {
+			old.retained.released = true // RFC 7143 section 6.3.4
+		}
 	}
 	s.led = true
 	s.connections = append(s.connections, c)
@@ -119,7 +127,7 @@ func (s *Session) admit(c *Connection) (old *Connection, err error) {
 // empty says whether the session is over just now: it has no connection, and waits
 // for none. Session.mu is held.
 func (s *Session) empty() bool {
-	if s.over || len(s.connections)+s.seating > 0 {
+	if s.over || len(s.connections)+len(s.lost)+s.seating > 0 {
 		return false
 	}
 	s.over = true
@@ -178,27 +186,44 @@ func (c *Connection) Serve() error {
 }
 
 // depart takes the connection out of its session, which ends with its last one. The
-// tasks that are allegiant to it end without a status (RFC 7143 section 11.14.5).
+// tasks that are allegiant to it end without a status (RFC 7143 section 11.14.5), but
+// at error recovery level 2 they may be recovered before.
 func (c *Connection) depart() {
-	defer close(c.gone)
 	s := c.s
 	s.mu.Lock()
 	c.departing = true
-	last := s.seating == 0 && !slices.ContainsFunc(s.connections, func(other *Connection) bool { return !other.departing })
+	if s.recovers(c) {
+		s.lose(c)
+		s.retain(c)
+		s.mu.Lock()
+	} else {
+		defer close(c.gone)
+	}
+	last := s.last(c)
 	s.over = s.over || last
 	s.mu.Unlock()
 	if last {
+		c.outbox.discard()
 		s.finish()
 		return
 	}
 	s.terminate(c)
+	c.outbox.discard()
 	s.mu.Lock()
-	s.connections = slices.DeleteFunc(s.connections, func(other *Connection) bool { return other == c })
+	other := func(other *Connection) bool { return other == c }
+	s.connections, s.lost = slices.DeleteFunc(s.connections, other), slices.DeleteFunc(s.lost, other)
 	empty := s.empty()
 	s.mu.Unlock()
 	if empty {
 		s.finish()
 	}
+}
+
+// last says whether the session has no connection but one that departs. Session.mu is
+// held.
+func (s *Session) last(c *Connection) bool {
+	goesOn := func(other *Connection) bool { return other != c && (!other.departing || other.retained.lost) }
+	return !s.over && s.seating == 0 && !slices.ContainsFunc(s.connections, goesOn) && !slices.ContainsFunc(s.lost, goesOn)
 }
 
 // terminate ends the tasks of a connection that has gone while others of the session

@@ -142,15 +142,19 @@ func (c *Connection) absorb(p *pdu.PDU) *task {
 	if t == nil {
 		return nil
 	}
+	data := p.Data
 	if st := b.check(req, p); bad(st) {
-		c.s.mu.Lock()
-		t.fail(st)
-		c.s.mu.Unlock()
-		b.length = 0
+		if !t.recovers(b) {
+			c.s.mu.Lock()
+			t.fail(st)
+			c.s.mu.Unlock()
+			b.length = 0
+		}
+		data = nil
 	}
 	b.dataSN++
 	b.moved = time.Now()
-	t.take(b, p.Data, req.Final)
+	t.take(b, data, req.Final)
 	return t
 }
 
@@ -159,7 +163,7 @@ func (c *Connection) absorb(p *pdu.PDU) *task {
 // section 7.8 asks a target to wait for all the data that it asked for.
 func (b *burst) check(req pdu.DataOut, p *pdu.PDU) scsi.Status {
 	switch {
-	case p.Damaged:
+	case p.Damaged || b.broken:
 		return scsi.SenseProtocolCRC
 	case req.DataSN != b.dataSN || int64(req.BufferOffset) != b.start+b.got || int64(len(p.Data)) > b.length-b.got:
 		// DataPDUInOrder and DataSequenceInOrder are Yes: something is
@@ -217,7 +221,7 @@ func (t *task) closeBurst(b *burst) {
 	if b == t.out.unsolicited {
 		t.out.unsolicited = nil
 		t.out.asked = b.got
-		if b.dataSN > 0 && b.got < b.length && b.length < int64(t.expectOut) {
+		if b.dataSN > 0 && b.got < b.length && b.length < int64(t.expectOut) && !b.broken {
 			// RFC 7143 section 11.4.7.2: with unsolicited Data-Out all
 			// of the first burst must come, where there is more.
 			t.fail(scsi.SenseNotEnoughUnsolicitedData)
@@ -225,7 +229,10 @@ func (t *task) closeBurst(b *burst) {
 	} else {
 		t.out.replace(b, nil)
 		delete(s.bursts, b.ttt)
-		if b.got < b.length {
+		switch {
+		case b.broken: // what is missing is asked for anew
+			t.out.asked = b.start + b.got
+		case b.got < b.length:
 			t.fail(scsi.SenseNotEnoughUnsolicitedData)
 		}
 	}

@@ -18,6 +18,7 @@ type inbound struct {
 	unsolicited *burst
 	solicited   [maxR2Ts]*burst // those under way; nil is room for one
 	asking      bool            // the R2T of the newest is not sent yet
+	recoveries  int             // how often data was asked for that was damaged
 	held        *burst          // complete, but the task is dormant
 	// collect holds the whole parameter list of an Exec; a Write has a
 	// buffer a burst instead.
@@ -28,10 +29,12 @@ type inbound struct {
 type burst struct {
 	t      *task
 	ttt    uint32
+	r2tSN  uint32
 	start  int64 // offset of its first byte in the task's data
 	length int64 // bytes that may come
 	got    int64
 	dataSN uint32
+	broken bool    // data is missing: what comes behind it is dropped
 	buf    *buffer // nil where the data is collected, or of no use
 	// moved is when the initiator was asked, or sent something, last: zero
 	// until it is asked.

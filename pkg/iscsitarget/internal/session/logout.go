@@ -28,9 +28,11 @@ func (c *Connection) logout(p *pdu.PDU) {
 	case req.Reason > pdu.LogoutForRecovery:
 		c.reject(pdu.RejectInvalidField, p)
 	case req.Reason == pdu.LogoutCloseSession:
+		c.s.close()
 		c.leave(c.s.Connections(), answer)
 	case req.Reason == pdu.LogoutForRecovery:
-		answer.Response, answer.Time2Wait = logoutNoRecovery, uint16(c.s.Params.DefaultTime2Wait)
+		c.logoutForRecovery(req)
+	case named == nil && c.s.abandon(req.CID):
 		c.outbox.post(answer.Header(), takesStatSN)
 	case named == nil:
 		answer.Response = logoutNoCID
@@ -53,4 +55,25 @@ func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse) {
 			other.outbox.finish()
 		}
 	}}, func(t *task) bool { return slices.Contains(leaving, t.conn.Load()) })
+}
+
+// abandon gives up what a lost connection has left behind; false where there is none
+// with that CID.
+func (s *Session) abandon(cid uint16) (found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range s.lost {
+		if c.CID == cid {
+			s.abandonAt(i)
+			return true
+		}
+	}
+	return false
+}
+
+// abandonAt gives up what one of the lost connections has left behind. Session.mu is
+// held.
+func (s *Session) abandonAt(i int) {
+	close(s.lost[i].retained.abandoned)
+	s.lost = slices.Delete(s.lost, i, i+1)
 }

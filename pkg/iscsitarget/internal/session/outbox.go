@@ -70,6 +70,9 @@ type outbox struct {
 	window  *window
 	timeout time.Duration
 	digests pdu.Digests // of every PDU in full-feature phase
+	// keeps: PDUs with status are kept until they are acknowledged, for error
+	// recovery above level 0.
+	keeps bool
 
 	mu     sync.Mutex
 	change *sync.Cond
@@ -79,6 +82,11 @@ type outbox struct {
 	statSN uint32
 	closed bool
 	drain  bool // run ends when the queue is empty
+	// unacked are the PDUs with status that are kept, by StatSN; retains says that
+	// they are though the connection has closed.
+	unacked []answer
+	retains bool
+	owed    int // bytes that were kept since the initiator was asked to acknowledge
 }
 
 func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d pdu.Digests) *outbox {
@@ -92,7 +100,7 @@ func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d
 func (o *outbox) send(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
 	o.mu.Lock()
 	o.await()
-	o.add(h, data, buf, seq)
+	o.add(h, data, buf, nil, seq)
 }
 
 // room waits until there is room for more, as send does.
@@ -116,22 +124,41 @@ func (o *outbox) post(h pdu.BHS, seq sequence) { o.postData(h, nil, seq) }
 // postData is post with a data segment.
 func (o *outbox) postData(h pdu.BHS, data []byte, seq sequence) {
 	o.mu.Lock()
-	o.add(h, data, nil, seq)
+	o.add(h, data, nil, nil, seq)
+}
+
+// postPart is post for a Data-In that is held in buf, too.
+func (o *outbox) postPart(h pdu.BHS, data []byte, buf *buffer) {
+	o.mu.Lock()
+	o.add(h, data, buf, nil, noStatSN)
+}
+
+// postStatus is postData for the status of a task; it says whether the status is
+// kept.
+func (o *outbox) postStatus(h pdu.BHS, data []byte, t *task) (kept bool) {
+	o.mu.Lock()
+	kept = o.keeps && (!o.closed || o.retains)
+	o.add(h, data, nil, t, takesStatSN)
+	return kept
 }
 
 // add queues a PDU and releases o.mu, which is held.
-func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
+func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence) {
 	h.SetDataLen(len(data))
-	if o.closed {
-		o.mu.Unlock()
-		buf.free()
-		return
-	}
 	if seq != noStatSN {
 		h.SetStatSN(o.statSN)
 	}
 	if seq == takesStatSN {
 		o.statSN++
+		if o.keeps && (!o.closed || o.retains) {
+			o.unacked = append(o.unacked, answer{h, data, t})
+			defer o.press(len(o.unacked), t)
+		}
+	}
+	if o.closed {
+		o.mu.Unlock()
+		buf.free()
+		return
 	}
 	o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
 	o.bytes += pdu.BHSLen + len(data)

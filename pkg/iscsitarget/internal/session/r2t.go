@@ -42,7 +42,7 @@ func (t *task) nextBurst() (b *burst, extra bool) {
 	in := &t.out
 	n := in.underWay()
 	if t.dormancy != enabled || t.aborted.Load() || t.gone || in.unsolicited != nil || in.asking || in.stopped || in.asked >= in.want ||
-		n >= min(int(t.s.Params.MaxOutstandingR2T), maxR2Ts) {
+		t.lost() || n >= min(int(t.s.Params.MaxOutstandingR2T), maxR2Ts) {
 		return nil, false
 	}
 	t.calls++
@@ -83,17 +83,21 @@ func (t *task) solicit(b *burst, buf *buffer) {
 		return
 	}
 	b.buf = buf
-	b.ttt, b.moved = s.newTransferTag(), time.Now()
-	s.bursts[b.ttt] = b
-	h := pdu.R2T{LUN: t.lun, ITT: t.itt, TTT: b.ttt, R2TSN: t.out.r2tSN, Offset: uint32(b.start), Length: uint32(b.length)}
+	b.ttt, b.moved, b.r2tSN = s.newTransferTag(), time.Now(), t.out.r2tSN
 	t.out.r2tSN++
-	s.mu.Unlock()
-	t.outbox().send(h.Header(), nil, nil, nextStatSN)
-	s.mu.Lock()
+	s.bursts[b.ttt] = b
+	// Posted, so that the task is not given another connection meanwhile: the
+	// window bounds how many there are.
+	t.outbox().post(b.r2t(), nextStatSN)
 	t.out.asking = false
 	s.mu.Unlock()
 	// The burst may have come, and been written, by now.
 	t.step(t.finish(scsi.StatusGood))
+}
+
+// r2t is the R2T that asks for the burst.
+func (b *burst) r2t() pdu.BHS {
+	return pdu.R2T{LUN: b.t.lun, ITT: b.t.itt, TTT: b.ttt, R2TSN: b.r2tSN, Offset: uint32(b.start), Length: uint32(b.length)}.Header()
 }
 
 // newTransferTag returns a Target Transfer Tag that is not in use. Session.mu
@@ -101,7 +105,7 @@ func (t *task) solicit(b *burst, buf *buffer) {
 func (s *Session) newTransferTag() uint32 {
 	for {
 		s.nextTTT++
-		if _, used := s.bursts[s.nextTTT]; !used && s.nextTTT != pdu.NoTag {
+		if s.bursts[s.nextTTT] == nil && s.acks[s.nextTTT] == nil && s.nextTTT != pdu.NoTag {
 			return s.nextTTT
 		}
 	}

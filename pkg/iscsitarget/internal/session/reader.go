@@ -89,11 +89,18 @@ func (c *Connection) sweep(now time.Time) error {
 // receive handles one PDU. Requests that are numbered wait for their turn.
 func (c *Connection) receive(p *pdu.PDU) error {
 	op := p.BHS.Opcode()
+	if c.outbox.keeps {
+		c.outbox.acknowledge(p.BHS.ExpStatSN())
+	}
 	switch {
 	case p.Damaged:
 		return c.damaged(p)
 	case op == pdu.OpDataOut && !c.s.Discovery:
 		c.dataOut(p)
+		return nil
+	case op == pdu.OpSNACK && c.outbox.keeps:
+		c.outbox.room()
+		c.snack(pdu.ParseSNACK(&p.BHS), p)
 		return nil
 	case handlers[op] == nil || c.s.Discovery && !inDiscovery[op]:
 		return c.refuse(p)

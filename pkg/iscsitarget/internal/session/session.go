@@ -15,7 +15,10 @@
 // nexus or the session's end, is ended by abort.go. The reader never waits for a
 // device: what may block runs on the session's workers (workers.go).
 //
-// Not here yet: error recovery levels above 0, and ACA.
+// What was sent is sent again where it did not arrive (snack.go), and tasks outlive
+// their connection (recovery.go), at error recovery levels 1 and 2.
+//
+// Not here yet: ACA.
 package session
 
 import (
@@ -116,6 +119,7 @@ type Session struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	done    chan struct{}
+	quit    chan struct{} // closed by Close
 
 	// order is held while requests are taken in, each in its turn: it comes
 	// before mu. What ends tasks does not wait for it.
@@ -127,12 +131,14 @@ type Session struct {
 
 	mu          sync.Mutex
 	connections []*Connection
+	lost        []*Connection     // whose tasks wait for others
 	seating     int               // connections that are to come
 	led         bool              // it has had its leading connection
 	closing     bool              // it is to end, and takes no further connection
 	over        bool              // no connection is left, and none comes
 	tasks       map[uint32]*task  // by initiator task tag
 	bursts      map[uint32]*burst // by target transfer tag: solicited data under way
+	acks        map[uint32]*task  // by target transfer tag: Data-In to be acknowledged
 	nextTTT     uint32
 	immediate   int // immediate SCSI commands under way
 	managing    int // task management functions under way
@@ -162,8 +168,8 @@ func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Ne
 		window: newWindow(cmdSN, queueDepth),
 		reads:  &account{budget: cfg.ReadBudget, limit: cfg.SessionBudget},
 		writes: &account{budget: cfg.WriteBudget, limit: cfg.SessionBudget},
-		done:   make(chan struct{}), early: map[uint32]*held{},
-		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{},
+		done:   make(chan struct{}), quit: make(chan struct{}), early: map[uint32]*held{},
+		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{}, acks: map[uint32]*task{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -185,11 +191,30 @@ func (s *Session) Connections() []*Connection {
 
 // Close ends the session; Done tells when it has ended.
 func (s *Session) Close() {
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
+	s.close()
 	for _, c := range s.Connections() {
 		_ = c.conn.Close()
+	}
+}
+
+// closeBehind ends the session, this connection behind what it has to send.
+func (c *Connection) closeBehind() {
+	c.s.close()
+	c.outbox.finish()
+	for _, other := range c.s.Connections() {
+		if other != c {
+			_ = other.conn.Close()
+		}
+	}
+}
+
+// close has the session take no further connection, and keep nothing for one.
+func (s *Session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.closing = true
+		close(s.quit)
 	}
 }
 

@@ -26,6 +26,7 @@ type task struct {
 	// Data-In: how far the transfer is. Owned by the call that moves it.
 	sent   int64
 	dataSN uint32
+	again  again // what may have to be sent again
 
 	// Guarded by Session.mu.
 	out       inbound
@@ -44,6 +45,9 @@ type task struct {
 	// aborted is set under Session.mu, and read without it by those who wait
 	// for memory.
 	aborted atomic.Bool
+	// halted is set with aborted, and when the task's connection is lost: nobody
+	// is to wait for memory on its behalf.
+	halted atomic.Bool
 
 	ctx    context.Context    // of an Exec; Background otherwise
 	cancel context.CancelFunc // set under Session.mu
@@ -80,6 +84,7 @@ func (t *task) finish(st scsi.Status) (complete bool) {
 	}
 	if t.draining && t.out.underWay() == 0 {
 		t.aborted.Store(true)
+		t.halted.Store(true)
 	}
 	if t.calls == 1 && !t.aborted.Load() && t.out.settled() {
 		t.s.mu.Unlock()
@@ -111,12 +116,28 @@ func (t *task) respond(st scsi.Status, residual pdu.Residual) {
 		return
 	}
 	t.s.end(t, func() {
+		if t.recoverable() {
+			t.postStatus(t.response(st, residual), senseSegment(st))
+			t.outbox().room()
+			return
+		}
 		t.outbox().send(t.response(st, residual), senseSegment(st), nil, takesStatSN)
 	})
 }
 
 func (t *task) response(st scsi.Status, residual pdu.Residual) pdu.BHS {
-	return pdu.SCSIResponse{Status: st.Code(), ITT: t.itt, ExpDataSN: t.dataSN, Residual: residual}.Header()
+	return pdu.SCSIResponse{Status: st.Code(), ITT: t.itt, ExpDataSN: t.dataSN + t.out.r2tSN, Residual: residual}.Header()
+}
+
+// postStatus sends the status of a task without waiting. The task is not given
+// another connection meanwhile.
+func (t *task) postStatus(h pdu.BHS, sense []byte) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.again.stated = true
+	if !t.outbox().postStatus(h, sense, t) {
+		t.again.acknowledged(t, t.dataSN)
+	}
 }
 
 // senseSegment is the data segment of a response: the sense data behind its
@@ -143,12 +164,14 @@ func (s *Session) end(t *task, status func()) bool {
 	if !send && t.told {
 		// Of a bounded number, and of another session's doing: it must not wait.
 		status = func() {
-			t.outbox().post(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), takesStatSN)
+			t.postStatus(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), nil)
 		}
 	}
 	t.leave()
 	if send || t.told {
 		status()
+	} else {
+		t.again.drop(t)
 	}
 	s.forget(t)
 	return send

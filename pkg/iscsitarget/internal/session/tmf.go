@@ -81,7 +81,7 @@ func (c *Connection) taskManagement(p *pdu.PDU) {
 	case f.reach == oneTask && s.missing(req):
 		s.forgo(req.RefCmdSN)
 		c.managed(req, pdu.TMFComplete)
-	case f.reach > oneUnit && s.behind(req):
+	case (f.reach == manyTasks || f.reach == allUnits) && s.behind(req):
 		if f.reach == allUnits {
 			s.plug(req.CmdSN)
 		}
@@ -226,14 +226,12 @@ func (c *Connection) coldReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(b
 			u.PowerOn()
 		}
 		answer(pdu.TMFComplete)
-		c.outbox.finish()
 		for _, peer := range peers {
-			for _, other := range peer.Connections() {
-				if other != c {
-					_ = other.conn.Close()
-				}
+			if peer != c.s {
+				peer.Close()
 			}
 		}
+		c.closeBehind()
 	})
 }
 
@@ -244,12 +242,6 @@ func (c *Connection) nexusReset(_ pdu.TaskManagement, _ *scsi.Unit, answer func(
 		c.s.nexus.Lose()
 		answer(pdu.TMFComplete)
 	})
-}
-
-// reassign is TASK REASSIGN: nothing is reassigned below error recovery level 2
-// (RFC 7143 section 11.5.1).
-func (c *Connection) reassign(_ pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {
-	answer(pdu.TMFNoReassignment)
 }
 
 func (c *Connection) queryTask(req pdu.TaskManagement, _ *scsi.Unit, answer func(byte)) {

@@ -66,7 +66,7 @@ func (t *task) readOut() {
 			t.s.end(t, nil)
 			return
 		}
-		buf := t.s.reads.get(t.segment(t.toSend()-t.sent), &t.aborted)
+		buf := t.s.reads.get(t.segment(t.toSend()-t.sent), &t.halted)
 		if buf == nil { // the task, or the session, is over
 			t.s.end(t, nil)
 			return
@@ -88,14 +88,20 @@ func (t *task) sendPart(buf *buffer, st scsi.Status) bool {
 	return t.sendData(buf.b, buf, last, pdu.ResidualOf(t.cmd.Length, t.expected()))
 }
 
-// sendData sends one Data-In (RFC 7143 section 11.7); the last one carries
-// status GOOD and ends the command, which it then says.
+// sendData sends one Data-In (RFC 7143 section 11.7), and frees buf. The last one
+// ends the command, which it then says: it carries status GOOD, but where it may have
+// to be sent again a SCSI Response does.
 func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residual) bool {
+	if t.recoverable() {
+		t.sendPartly(data, buf, last)
+		if last {
+			t.respond(scsi.StatusGood, residual)
+		}
+		return last
+	}
 	h := pdu.DataIn{ITT: t.itt, DataSN: t.dataSN, BufferOffset: uint32(t.sent)}
 	t.dataSN++
-	t.sent += int64(len(data))
-	t.s.stats.BytesRead.Add(uint64(len(data)))
-	h.Final = last || t.sent%int64(t.s.Params.MaxBurstLength) == 0
+	h.Final = t.moved(data, last)
 	if !last {
 		t.outbox().send(h.Header(), data, buf, noStatSN)
 		return false
@@ -105,4 +111,11 @@ func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residu
 		buf.free()
 	}
 	return true
+}
+
+// moved counts data as sent, and says whether its sequence ends with it.
+func (t *task) moved(data []byte, last bool) (final bool) {
+	t.sent += int64(len(data))
+	t.s.stats.BytesRead.Add(uint64(len(data)))
+	return last || t.sent%int64(t.s.Params.MaxBurstLength) == 0
 }

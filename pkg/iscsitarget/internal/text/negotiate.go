@@ -74,8 +74,8 @@ func Defaults() Params {
 		FirstBurstLength:         64 << 10, // what comes unasked: a full window of it fits a session's memory
 		MaxOutstandingR2T:        8,
 		DefaultTime2Wait:         2,
-		DefaultTime2Retain:       0,
-		ErrorRecoveryLevel:       0,
+		DefaultTime2Retain:       20,
+		ErrorRecoveryLevel:       2,
 		HeaderDigest:             true,
 		DataDigest:               true,
 		ProtocolLevel:            2,
@@ -156,6 +156,9 @@ type Negotiator struct {
 func NewNegotiator(own Params, discovery, joining bool) *Negotiator {
 	n := &Negotiator{Params: rfcDefaults(), own: own, discovery: discovery, joining: joining, done: map[string]bool{}}
 	n.Params.MaxRecvDataSegmentLength = own.MaxRecvDataSegmentLength
+	if discovery {
+		n.own.ErrorRecoveryLevel = 0 // there is nothing to recover
+	}
 	return n
 }
 
@@ -190,6 +193,9 @@ func (n *Negotiator) Declare() []Pair {
 func (n *Negotiator) Finish() Params {
 	p := n.Params
 	p.FirstBurstLength = min(p.FirstBurstLength, p.MaxBurstLength)
+	if p.ErrorRecoveryLevel > 0 {
+		p.MaxOutstandingR2T = 1 // RFC 7143 section 13.17: sequences are in order
+	}
 	return p
 }
 

@@ -59,9 +59,9 @@ var negotiations = []struct{ key, offered, answer, discovery string }{
 	{"DefaultTime2Wait", "0", "2", "2"},
 	{"DefaultTime2Wait", "3600", "3600", "3600"},
 	{"DefaultTime2Wait", "3601", Reject, Reject},
-	{"DefaultTime2Retain", "20", "0", "0"},
+	{"DefaultTime2Retain", "20", "20", "20"},
 	{"DefaultTime2Retain", "3601", Reject, Reject},
-	{"ErrorRecoveryLevel", "2", "0", "0"},
+	{"ErrorRecoveryLevel", "2", "2", "0"},
 	{"ErrorRecoveryLevel", "3", Reject, Reject},
 	{"DataPDUInOrder", "No", "Yes", Irrelevant},
 	{"DataPDUInOrder", "Yes", "Yes", Irrelevant},
@@ -144,7 +144,7 @@ func TestOutcome(t *testing.T) {
 	}
 	want := Params{
 		MaxConnections: 4, MaxRecvDataSegmentLength: 256 << 10, MaxSendDataSegmentLength: 1000, MaxBurstLength: 4096,
-		FirstBurstLength: 4096, MaxOutstandingR2T: 8, ProtocolLevel: 1, DefaultTime2Wait: 5, DefaultTime2Retain: 0,
+		FirstBurstLength: 4096, MaxOutstandingR2T: 1, ProtocolLevel: 1, DefaultTime2Wait: 5, DefaultTime2Retain: 20, ErrorRecoveryLevel: 2,
 	}
 	if got := n.Finish(); got != want {
 		t.Errorf("got %+v", got)
@@ -203,7 +203,7 @@ func FuzzNegotiation(f *testing.F) {
 		p := n.Finish()
 		if p.MaxSendDataSegmentLength < 512 || p.MaxSendDataSegmentLength >= 1<<24 || p.MaxBurstLength < 512 ||
 			p.FirstBurstLength < 512 || p.FirstBurstLength > 64<<10 || p.FirstBurstLength > p.MaxBurstLength ||
-			p.MaxOutstandingR2T < 1 || p.MaxOutstandingR2T > 8 || p.MaxConnections < 1 || p.MaxConnections > 8 || p.ErrorRecoveryLevel != 0 || p.DefaultTime2Wait > 3600 {
+			p.MaxOutstandingR2T < 1 || p.MaxOutstandingR2T > 8 || p.MaxConnections < 1 || p.MaxConnections > 8 || p.ErrorRecoveryLevel > 2 || p.DefaultTime2Wait > 3600 {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -84,3 +84,6 @@ func (s Status) withFormat(descriptor bool) Status {
 	}
 	return s
 }
+
+// IsAttention says whether the status reports a unit attention.
+func (s Status) IsAttention() bool { return s.code == CheckCondition && s.sense.key == unitAttention }

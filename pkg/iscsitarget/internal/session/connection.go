@@ -175,6 +175,7 @@ func (c *Connection) Serve() error {
 	_ = c.conn.Close()
 	c.outbox.close()
 	sendErr := <-sent
+	c.s.acknowledged() // nobody waits for it any more
 	c.depart()
 	switch {
 	case c.loggedOut.Load():

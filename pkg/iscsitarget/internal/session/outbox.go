@@ -80,6 +80,9 @@ type outbox struct {
 	spare  []outgoing
 	bytes  int
 	statSN uint32
+	acked  uint32 // below it the initiator has everything
+	held   bool   // what is added waits in behind, for a Response Fence
+	behind []outgoing
 	closed bool
 	drain  bool // run ends when the queue is empty
 	// unacked are the PDUs with status that are kept, by StatSN; retains says that
@@ -90,7 +93,7 @@ type outbox struct {
 }
 
 func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d pdu.Digests) *outbox {
-	o := &outbox{conn: conn, window: w, statSN: statSN, timeout: timeout, digests: d}
+	o := &outbox{conn: conn, window: w, statSN: statSN, acked: statSN, timeout: timeout, digests: d}
 	o.change = sync.NewCond(&o.mu)
 	return o
 }
@@ -160,7 +163,11 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 		buf.free()
 		return
 	}
-	o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
+	if o.held {
+		o.behind = append(o.behind, outgoing{header: h, data: data, buf: buf})
+	} else {
+		o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
+	}
 	o.bytes += pdu.BHSLen + len(data)
 	o.mu.Unlock()
 	o.change.Broadcast()
@@ -245,8 +252,8 @@ func (o *outbox) finish() {
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true
-	queue := o.queue
-	o.queue = nil
+	queue := append(o.queue, o.behind...)
+	o.queue, o.behind = nil, nil
 	o.mu.Unlock()
 	o.change.Broadcast()
 	for i := range queue {

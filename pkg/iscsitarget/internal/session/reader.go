@@ -89,8 +89,9 @@ func (c *Connection) sweep(now time.Time) error {
 // receive handles one PDU. Requests that are numbered wait for their turn.
 func (c *Connection) receive(p *pdu.PDU) error {
 	op := p.BHS.Opcode()
-	if c.outbox.keeps {
+	if c.outbox.keeps || c.s.fencing.Load() {
 		c.outbox.acknowledge(p.BHS.ExpStatSN())
+		c.s.acknowledged()
 	}
 	switch {
 	case p.Damaged:

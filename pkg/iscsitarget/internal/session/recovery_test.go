@@ -293,6 +293,9 @@ func TestLostReadsLeaveMemory(t *testing.T) {
 	for range 40 {
 		tags = append(tags, b.Start(read))
 	}
+	for a.ExpCmdSN != a.CmdSN { // all of them have come
+		a.Alive()
+	}
 	b.lost()
 	for range 20 {
 		good(t, a.Do(iscsitest.Command{CDB: iscsitest.Write(4096, 1), Out: pattern(2, block), Immediate: block}))

@@ -16,7 +16,8 @@
 // device: what may block runs on the session's workers (workers.go).
 //
 // What was sent is sent again where it did not arrive (snack.go), and tasks outlive
-// their connection (recovery.go), at error recovery levels 1 and 2.
+// their connection (recovery.go), at error recovery levels 1 and 2. What responses
+// on several connections owe each other is in fence.go.
 //
 // Not here yet: ACA.
 package session
@@ -120,6 +121,11 @@ type Session struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	quit    chan struct{} // closed by Close
+
+	// fenceMu comes before mu.
+	fenceMu sync.Mutex
+	fences  []*fence    // the first is raised
+	fencing atomic.Bool // there are any
 
 	// order is held while requests are taken in, each in its turn: it comes
 	// before mu. What ends tasks does not wait for it.

@@ -175,6 +175,9 @@ func (o *outbox) acknowledge(expStatSN uint32) {
 	o.mu.Lock()
 	n := 0
 	if !serialLess(o.statSN, expStatSN) { // else it expects what was never sent
+		if serialLess(o.acked, expStatSN) {
+			o.acked = expStatSN
+		}
 		for n < len(o.unacked) && serialLess(o.unacked[n].header.StatSN(), expStatSN) {
 			n++
 		}

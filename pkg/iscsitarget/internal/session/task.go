@@ -116,8 +116,9 @@ func (t *task) respond(st scsi.Status, residual pdu.Residual) {
 		return
 	}
 	t.s.end(t, func() {
-		if t.recoverable() {
-			t.postStatus(t.response(st, residual), senseSegment(st))
+		if t.recoverable() || st.IsAttention() {
+			// An attention may be of what was aborted (RFC 7143 section 4.2.2.3.4).
+			t.conn.Load().fenced(func() { t.postStatus(t.response(st, residual), senseSegment(st)) })
 			t.outbox().room()
 			return
 		}

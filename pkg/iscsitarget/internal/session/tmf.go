@@ -104,10 +104,13 @@ func (c *Connection) managed(req pdu.TaskManagement, response byte) {
 	c.respond(pdu.TaskManagementResponse{Response: response, ITT: req.ITT})
 }
 
-// respond answers a function (RFC 7143 section 11.6).
+// respond answers a function (RFC 7143 section 11.6), behind the responses that were
+// sent before on any connection.
 func (c *Connection) respond(r pdu.TaskManagementResponse) {
-	c.outbox.post(r.Header(), takesStatSN)
-	c.s.manage(-1)
+	c.fenced(func() {
+		c.outbox.post(r.Header(), takesStatSN)
+		c.s.manage(-1)
+	})
 }
 
 // delayed is a function that waits for commands that were sent before it.

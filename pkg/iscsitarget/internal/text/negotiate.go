@@ -52,8 +52,7 @@ type TaskReporting uint8
 const (
 	RFC3720 TaskReporting = iota
 	// ResponseFence keeps the answer to a task management function behind
-	// the responses before it, on all connections: with one connection in a
-	// session that is how it always is.
+	// the responses before it, on all connections of the session.
 	ResponseFence
 	// FastAbort does not wait for the data of tasks that are aborted.
 	FastAbort

@@ -1,0 +1,102 @@
+package session
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
+)
+
+// quiet fails the test if something comes within a moment.
+func (r *rig) quiet() {
+	r.Helper()
+	if p, err := r.TryRecv(50 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		r.Fatalf("% x, %v", p.BHS[:], err)
+	}
+}
+
+func (r *rig) abortTaskSet() (itt uint32) {
+	r.Helper()
+	itt = r.ITT()
+	r.Send(pdu.TaskManagement{Immediate: true, Function: pdu.AbortTaskSet, ITT: itt, CmdSN: r.CmdSN, ExpStatSN: r.ExpStatSN}.Header(), nil)
+	return itt
+}
+
+// The answer to a function waits until what was sent before it, over all connections,
+// is acknowledged, and what comes after it waits until the answer is.
+func TestResponseFence(t *testing.T) {
+	for _, reporting := range []text.TaskReporting{text.ResponseFence, text.FastAbort} {
+		p := several()
+		p.TaskReporting = reporting
+		a := newSite(t).join(p)
+		b := a.another(8)
+		b.Alive()
+		before := b.ExpStatSN
+		b.unacked(before, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+		b.Expect(pdu.OpSCSIResponse)
+		abort := a.abortTaskSet()
+		b.Expect(pdu.OpNopIn)
+		a.silent()
+		after := b.unacked(before, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+		a.silent()
+		b.quiet()
+		b.Send(pdu.NopOut{Immediate: true, ITT: pdu.NoTag, TTT: 1, CmdSN: b.CmdSN, ExpStatSN: b.ExpStatSN}.Header(), nil)
+		if p := a.Expect(pdu.OpTaskManagementResponse); p.BHS.ITT() != abort {
+			t.Errorf("% x", p.BHS[:])
+		}
+		a.Expect(pdu.OpNopIn)
+		b.quiet()
+		a.Alive() // acknowledges
+		if p := b.Expect(pdu.OpSCSIResponse); p.BHS.ITT() != after {
+			t.Errorf("% x", p.BHS[:])
+		}
+		a.Alive()
+		b.Alive()
+	}
+}
+
+// A fence does not outlast the connections that it waits for.
+func TestResponseFenceWaitsForNobodyGone(t *testing.T) {
+	p := several()
+	p.TaskReporting = text.ResponseFence
+	a := newSite(t).join(p)
+	b, c := a.another(8), a.another(9)
+	b.Alive()
+	b.unacked(b.ExpStatSN, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+	b.Expect(pdu.OpSCSIResponse)
+	abort := a.abortTaskSet()
+	b.Expect(pdu.OpNopIn)
+	a.Alive()
+	second := c.abortTaskSet() // has to wait for the first
+	b.lost()
+	if p := a.Until(pdu.OpTaskManagementResponse); p.BHS.ITT() != abort {
+		t.Errorf("% x", p.BHS[:])
+	}
+	_ = a.Close() // before it has acknowledged
+	if p := c.Until(pdu.OpTaskManagementResponse); p.BHS.ITT() != second {
+		t.Errorf("% x", p.BHS[:])
+	}
+	c.Alive()
+	if got := c.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}); got.SenseCode() != 0 {
+		t.Error(got)
+	}
+}
+
+// Without it there is no waiting, nor is there with one connection.
+func TestNoResponseFence(t *testing.T) {
+	p := several()
+	p.TaskReporting = text.ResponseFence
+	a := newSite(t).join(p)
+	a.abortTaskSet()
+	a.Expect(pdu.OpTaskManagementResponse)
+
+	a = newSite(t).join(several())
+	b := a.another(8)
+	b.unacked(b.ExpStatSN, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+	a.abortTaskSet()
+	a.Expect(pdu.OpTaskManagementResponse)
+}

@@ -99,7 +99,7 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 			seat.leave()
 			return nil, err
 		}
-		sess = session.New(s.sessions, info, targetHost{t, d}, t.units, nexus, r.CmdSN, seat.leave, log)
+		sess = session.New(t.sessions, info, targetHost{t, d}, t.units, nexus, r.CmdSN, seat.leave, log)
 	}
 	seat.take(sess)
 	return sess.Connect(c, reader, r.CID, r.Params, statSN, reinstatementWait)

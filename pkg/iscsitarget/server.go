@@ -31,7 +31,7 @@ type Options struct {
 	BootID string
 	// NopInterval is the silence after which an initiator is pinged, 10 s
 	// by default; one that does not answer within NopTimeout, 10 s by
-	// default, is given up.
+	// default, is given up. Negative is for ever.
 	NopInterval, NopTimeout time.Duration
 	// LoginTimeout bounds a login, 15 s by default.
 	LoginTimeout time.Duration

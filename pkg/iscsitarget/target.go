@@ -34,6 +34,9 @@ type TargetConfig struct {
 	// MaxSessions bounds the normal sessions; 0 means no bound but the
 	// server's.
 	MaxSessions int
+	// NopInterval and NopTimeout are those of its sessions, in place of the
+	// server's: 0 leaves them, negative is for ever.
+	NopInterval, NopTimeout time.Duration
 }
 
 // LUNConfig describes a logical unit to add to a target.
@@ -105,6 +108,7 @@ type Target struct {
 	server      *Server
 	name, alias string
 	maxSessions int
+	sessions    session.Config
 	units       *scsi.Inventory
 
 	// attaching is held while a unit is added or all are flushed: both may
@@ -125,8 +129,11 @@ type Target struct {
 }
 
 func newTarget(s *Server, name string, cfg TargetConfig) *Target {
+	sessions := s.sessions
+	sessions.NopInterval = orDefault(cfg.NopInterval, sessions.NopInterval)
+	sessions.NopTimeout = orDefault(cfg.NopTimeout, sessions.NopTimeout)
 	return &Target{
-		server: s, name: name, alias: cfg.Alias, maxSessions: cfg.MaxSessions,
+		server: s, name: name, alias: cfg.Alias, maxSessions: cfg.MaxSessions, sessions: sessions,
 		units: scsi.NewInventory(), luns: map[uint16]*scsi.Unit{},
 		seats: map[*seat]struct{}{}, work: map[string]*work{},
 	}

@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -155,10 +157,25 @@ func (e *ietdExport) luns() (n int) {
 	return n
 }
 
+// seconds is a parameter of a target; 0 is for ever.
+func seconds(t ietconf.Target, name string) time.Duration {
+	value, ok := t.Parameters[name]
+	if !ok {
+		value = ietconf.Default(name)
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n == 0 {
+		return -1 // the parser has numbers alone
+	}
+	return time.Duration(n) * time.Second
+}
+
 // addTo adds every target with its LUNs, then its accounts.
 func (e *ietdExport) addTo(server *iscsitarget.Server) error {
 	for _, t := range e.conf.Targets {
-		target, err := server.AddTarget(iscsitarget.TargetConfig{Name: t.Name, Alias: t.Alias, MaxSessions: t.MaxSessions})
+		target, err := server.AddTarget(iscsitarget.TargetConfig{
+			Name: t.Name, Alias: t.Alias, MaxSessions: t.MaxSessions, NopInterval: seconds(t, "NOPInterval"), NopTimeout: seconds(t, "NOPTimeout"),
+		})
 		if err != nil {
 			return e.failed("Target", t.Line, err)
 		}

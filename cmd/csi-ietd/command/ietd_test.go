@@ -268,3 +268,16 @@ func TestStateDir(t *testing.T) {
 		t.Errorf("%v, %v", st, err)
 	}
 }
+
+// NOPInterval and NOPTimeout are ietd's: not given, or 0, they are off.
+func TestSeconds(t *testing.T) {
+	for value, want := range map[string]time.Duration{"": -1, "0": -1, "90": 90 * time.Second} {
+		target := ietconf.Target{Parameters: map[string]string{}}
+		if value != "" {
+			target.Parameters["NOPInterval"] = value
+		}
+		if got := seconds(target, "NOPInterval"); got != want {
+			t.Errorf("NOPInterval %s: %v", value, got)
+		}
+	}
+}

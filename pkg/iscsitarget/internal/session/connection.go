@@ -38,6 +38,7 @@ type Connection struct {
 
 	swept  time.Time // reader: when sweep looked last
 	pinged bool      // reader: a NOP-In of ours is unanswered
+	asked  time.Time // reader: since when
 	begun  []begun   // reader: commands taken in and not gone on with
 
 	departing bool // Session.mu

@@ -308,11 +308,12 @@ func TestSessionEndsWhileWaitingForMemory(t *testing.T) {
 // An initiator that never sends what it was asked for is given up: its tasks
 // hold memory that others need.
 func TestDataNeverComes(t *testing.T) {
-	for _, solicited := range []bool{true, false} {
-		t.Run(fmt.Sprintf("solicited=%t", solicited), func(t *testing.T) {
+	for i := range 4 {
+		solicited, nop := i%2 == 0, time.Duration(i/2)*10*time.Second
+		t.Run(fmt.Sprintf("solicited=%t, NOP-In every %v", solicited, nop), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				st := newSite(t)
-				st.cfg.NopInterval, st.cfg.NopTimeout, st.cfg.DataTimeout = 10*time.Second, 10*time.Second, time.Minute
+				st.cfg.NopInterval, st.cfg.NopTimeout, st.cfg.DataTimeout = nop, nop, time.Minute
 				server, client := net.Pipe()
 				r := st.joinOver(server, client, usual())
 				start := time.Now()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -115,6 +116,25 @@ func TestPing(t *testing.T) {
 			t.Errorf("given up after %v", took)
 		}
 	})
+}
+
+// Without an interval nobody is asked, without a timeout nobody given up.
+func TestPingForEver(t *testing.T) {
+	for _, interval := range []time.Duration{-1, 0, 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			st := newSite(t)
+			st.cfg.NopInterval, st.cfg.NopTimeout, st.cfg.DataTimeout = interval, -1, time.Minute
+			server, client := net.Pipe()
+			r := st.joinOver(server, client, usual())
+			if interval > 0 {
+				r.Expect(pdu.OpNopIn)
+			}
+			if p, err := r.TryRecv(time.Hour); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("% x, %v", p.BHS[:], err)
+			}
+			r.Alive()
+		})
+	}
 }
 
 // A peer that stops in the middle of a PDU, and one that sends a byte now and

@@ -40,17 +40,18 @@ func (c *Connection) read() error {
 // next waits for a PDU; when the initiator is silent for too long it is asked
 // for a sign of life, and given up if it gives none.
 func (c *Connection) next() (pdu.PDU, error) {
-	for {
-		now := time.Now()
+	cfg := &c.s.cfg
+	now := time.Now()
+	for heard := now; ; now = time.Now() {
 		if err := c.sweep(now); err != nil {
 			return pdu.PDU{}, err
 		}
-		if c.s.cfg.NopInterval > 0 && !c.reader.Buffered() {
-			wait := c.s.cfg.NopInterval
-			if c.pinged {
-				wait = c.s.cfg.NopTimeout
-			}
-			if err := c.conn.SetReadDeadline(now.Add(wait)); err != nil {
+		nop, patience := cfg.NopInterval, heard
+		if c.pinged {
+			nop, patience = cfg.NopTimeout, c.asked
+		}
+		if !c.reader.Buffered() {
+			if err := c.conn.SetReadDeadline(earliest(patience, nop, c.swept, cfg.DataTimeout/4)); err != nil {
 				return pdu.PDU{}, err
 			}
 		}
@@ -61,11 +62,26 @@ func (c *Connection) next() (pdu.PDU, error) {
 			return p, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return p, err
+		case nop <= 0 || time.Since(patience) < nop: // it was time to sweep
 		case c.pinged:
-			return p, fmt.Errorf("%w: no answer to NOP-In for %v", ErrPeerGone, c.s.cfg.NopTimeout)
+			return p, fmt.Errorf("%w: no answer to NOP-In for %v", ErrPeerGone, nop)
+		default:
+			c.ping()
+			c.asked = time.Now()
 		}
-		c.ping()
 	}
+}
+
+// earliest is when the first of two times is over, each counted from another moment;
+// one that is not positive never is.
+func earliest(a time.Time, forA time.Duration, b time.Time, forB time.Duration) time.Time {
+	switch a, b = a.Add(forA), b.Add(forB); {
+	case forA <= 0 && forB <= 0:
+		return time.Time{}
+	case forA <= 0 || forB > 0 && b.Before(a):
+		return b
+	}
+	return a
 }
 
 // sweep gives up an initiator that keeps a task waiting for data: the task's

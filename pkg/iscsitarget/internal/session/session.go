@@ -70,7 +70,8 @@ type Config struct {
 	// SessionBudget is one session's part of each, in bytes.
 	SessionBudget int
 	// NopInterval is the silence after which the initiator is asked for a
-	// sign of life, NopTimeout how long it may take to give one.
+	// sign of life, NopTimeout how long it may take to give one. One that is
+	// not positive is for ever.
 	NopInterval, NopTimeout time.Duration
 	// DataTimeout is how long an initiator may keep a task waiting for
 	// Data-Out; 0 is for ever.

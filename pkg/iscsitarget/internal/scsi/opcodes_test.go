@@ -3,6 +3,7 @@ package scsi
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 )
 
@@ -94,4 +95,35 @@ func TestSmallCommands(t *testing.T) {
 	r.expect("good", "90 00 0000000000000005 00000003 00 00")
 	r.expect("5/2100", "90 00 FFFFFFFFFFFFFFFF 00000003 00 00")
 	holds(t, d, before, 0, nil)
+}
+
+// reader remembers where it was read.
+type reader struct {
+	*disk
+	reads []int64
+}
+
+func (d *reader) ReadAt(p []byte, off int64) (int, error) {
+	d.reads = append(d.reads, off)
+	return d.disk.ReadAt(p, off)
+}
+
+func TestSendDiagnostic(t *testing.T) {
+	d := &reader{disk: newDisk(64, 4096)}
+	r := newRig(t, d)
+	for _, cdb := range []string{"1D 04 00 0000 00", "1D 14 00 0000 00", "1D A0 00 0000 00"} {
+		d.reads = nil
+		r.expect("good", cdb)
+		if want := []int64{0, 63 * 4096}; !slices.Equal(d.reads, want) {
+			t.Errorf("%s read at %v, want %v", cdb, d.reads, want)
+		}
+	}
+	r.expect("good", "1D 10 00 0000 00")
+	r.expect("5/2400 byte 1 bit 7", "1D 24 00 0000 00") // a code beside SELFTEST
+	for _, code := range []string{"20", "40", "60", "80", "C0", "E0"} {
+		r.expect("5/2400 byte 1 bit 7", "1D "+code+" 00 0000 00")
+	}
+	r.expect("5/2400 byte 3 bit 7", "1D 10 00 0004 00", 0, 0, 0, 0)
+	d.readErr = errDisk
+	r.expect("4/3E03", "1D 04 00 0000 00")
 }

@@ -64,6 +64,7 @@ var commandSet = []operation{
 	{opcode: 0x17, action: noAction, name: "RELEASE(6)", usage: "00 0000 00 04", allowed: byOwnRules, decode: decodeReserve6, execute: executeRelease},
 	{opcode: 0x1A, action: noAction, name: "MODE SENSE(6)", usage: "08 FF FF FF 04", allowed: underWriteExclusive, standby: true, decode: decodeModeSense6},
 	{opcode: 0x1B, action: noAction, name: "START STOP UNIT", usage: "01 00 0F F7 04", allowed: underPersistentToStart, decode: decodeStartStopUnit, execute: executeStartStopUnit},
+	{opcode: 0x1D, action: noAction, name: "SEND DIAGNOSTIC", usage: "E7 00 FFFF 04", allowed: underNone, decode: decodeSendDiagnostic, execute: executeSendDiagnostic},
 	{opcode: 0x1E, action: noAction, name: "PREVENT ALLOW MEDIUM REMOVAL", usage: "00 0000 03 04", access: needsReady, allowed: underNone, decode: decodePreventAllow},
 	{opcode: 0x25, action: noAction, name: "READ CAPACITY(10)", usage: "00 FFFFFFFF 0000 01 04", allowed: underAny, decode: decodeReadCapacity10},
 	{opcode: 0x28, action: noAction, name: "READ(10)", usage: "F8 FFFFFFFF 00 FFFF 04", access: readsMedium, allowed: underWriteExclusive, decode: decodeRead},

@@ -8,7 +8,7 @@ import (
 
 func TestUnknown(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
-	for _, cdb := range []string{"FF", "01", "7F 04 00 00 00 00 00 18", "7E", "C0", "FF 04 04 04 04 04 04", "1D", "5D"} {
+	for _, cdb := range []string{"FF", "01", "7F 04 00 00 00 00 00 18", "7E", "C0", "FF 04 04 04 04 04 04", "1C", "5D"} {
 		r.expect("5/2000", cdb)
 	}
 	r.expect("5/2400 byte 1 bit 4", "9E 00")

@@ -168,6 +168,7 @@ var allowances = map[string]string{
 	"MODE SELECT(10)":  "CC A CC C",
 	"MODE SENSE(6)":    "AC A AC C",
 	"MODE SENSE(10)":   "AC A AC C",
+	"SEND DIAGNOSTIC":  "CC A CC C",
 	"SET TIMESTAMP":    "CC A CC C",
 	"REPORT TIMESTAMP": "AA A AA C",
 

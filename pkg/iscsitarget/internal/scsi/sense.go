@@ -57,6 +57,7 @@ const (
 	ascThresholdReached         uint16 = 0x3807
 	ascTasksCleared             uint16 = 0x2F00
 	ascProtocolEvent            uint16 = 0x477F
+	ascSelfTestFailed           uint16 = 0x3E03
 	ascSavingNotSupported       uint16 = 0x3900
 	ascReportedLUNsChanged      uint16 = 0x3F0E
 	ascInternalTargetFailure    uint16 = 0x4400

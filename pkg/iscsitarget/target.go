@@ -195,6 +195,22 @@ func (t *Target) abort(ctx context.Context, u *scsi.Unit, ports []string) {
 	session.AbortTasks(ctx, theirs, u)
 }
 
+// Renegotiate declares another MaxRecvDataSegmentLength to the initiators that are
+// logged in, 512 to 16777215 bytes: it asks each for a text exchange (RFC 7143 section
+// 11.9.1, event 4) and drops the connections on which none comes within a time. It
+// returns when all have heard of it.
+func (t *Target) Renegotiate(maxRecvDataSegmentLength uint32, within time.Duration) error {
+	if maxRecvDataSegmentLength < 512 || maxRecvDataSegmentLength >= 1<<24 {
+		return fmt.Errorf("%s: MaxRecvDataSegmentLength %d: %w", t.name, maxRecvDataSegmentLength, ErrInvalid)
+	}
+	var wg sync.WaitGroup
+	for _, s := range t.Peers() {
+		wg.Go(func() { s.RequestNegotiation(maxRecvDataSegmentLength, within) })
+	}
+	wg.Wait()
+	return nil
+}
+
 // CapacityChanged tells initiators that a unit's Device has grown.
 func (t *Target) CapacityChanged(lun uint16) {
 	t.mu.Lock()

@@ -340,3 +340,24 @@ func mustDial(r *rig) net.Conn {
 	}
 	return conn
 }
+
+func TestRenegotiate(t *testing.T) {
+	r := newRig(t, iscsitarget.Options{})
+	r.permit(iscsitarget.Grant{Initiator: node})
+	for _, n := range []uint32{0, 511, 1 << 24} {
+		if err := r.target.Renegotiate(n, time.Second); !errors.Is(err, iscsitarget.ErrInvalid) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	c := r.login(1)
+	done := make(chan error, 1)
+	go func() { done <- r.target.Renegotiate(1024, iscsitest.Timeout) }()
+	c.Expect(pdu.OpAsync)
+	c.Send(pdu.TextRequest{Final: true, Immediate: true, ITT: c.ITT(), TTT: pdu.NoTag, CmdSN: c.CmdSN, ExpStatSN: c.ExpStatSN}.Header(), nil)
+	if p := c.Expect(pdu.OpTextResponse); string(p.Data) != "MaxRecvDataSegmentLength=1024\x00" {
+		t.Errorf("%q", p.Data)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 )
 
 // ErrTooLong is a PDU longer than this end declared that it takes: the stream
@@ -30,7 +31,7 @@ type Reader struct {
 	src     io.Reader
 	buf     []byte
 	at, end int // what is buffered is buf[at:end]
-	maxData int
+	maxData atomic.Int64
 	maxAHS  int
 	digests Digests
 	checked bool // the digest of the header at the buffer's start is right
@@ -39,11 +40,13 @@ type Reader struct {
 // NewReader reads PDUs with data segments of up to maxData bytes and
 // additional headers of up to maxAHS bytes.
 func NewReader(src io.Reader, maxData, maxAHS int) *Reader {
-	return &Reader{src: src, buf: make([]byte, initialBuffer), maxData: maxData, maxAHS: maxAHS}
+	r := &Reader{src: src, buf: make([]byte, initialBuffer), maxAHS: maxAHS}
+	r.SetMaxData(maxData)
+	return r
 }
 
 // SetMaxData changes the longest data segment taken, in bytes.
-func (r *Reader) SetMaxData(n int) { r.maxData = n }
+func (r *Reader) SetMaxData(n int) { r.maxData.Store(int64(n)) }
 
 // SetDigests changes which digests the PDUs to come carry.
 func (r *Reader) SetDigests(d Digests) { r.digests = d }
@@ -94,8 +97,8 @@ func (r *Reader) need() (n int, whole bool, err error) {
 		}
 		r.checked = true
 	}
-	if h.DataLen() > r.maxData {
-		return 0, false, fmt.Errorf("%w: data segment of %d bytes, at most %d taken", ErrTooLong, h.DataLen(), r.maxData)
+	if most := int(r.maxData.Load()); h.DataLen() > most {
+		return 0, false, fmt.Errorf("%w: data segment of %d bytes, at most %d taken", ErrTooLong, h.DataLen(), most)
 	}
 	n += h.DataLen() + Pad(h.DataLen())
 	if r.digests.Data && h.DataLen() > 0 {
@@ -155,7 +158,7 @@ func (r *Reader) fill(want int) error {
 // grow doubles the buffer, up to two PDUs of the longest kind: by then as many
 // bytes have arrived as the old one held.
 func (r *Reader) grow() {
-	limit := 2 * (BHSLen + r.maxAHS + r.maxData + 3 + 2*DigestLen)
+	limit := 2 * (BHSLen + r.maxAHS + int(r.maxData.Load()) + 3 + 2*DigestLen)
 	b := make([]byte, min(2*len(r.buf), max(limit, len(r.buf)+BHSLen)))
 	r.end = copy(b, r.buf[r.at:r.end])
 	r.at = 0

@@ -330,6 +330,7 @@ func (p R2T) Header() (h BHS) {
 const (
 	AsyncRequestLogout  = 1 // Parameter3: seconds that the initiator has
 	AsyncDropConnection = 2 // Parameter1: CID, Parameter2: Time2Wait, Parameter3: Time2Retain
+	AsyncNegotiate      = 4 // Parameter3: seconds that the initiator has
 	AsyncTasksAborted   = 5 // LUN: where all tasks of the session are ended
 )
 

@@ -118,3 +118,44 @@ func TestRequestLogoutTooLate(t *testing.T) {
 	<-r.s.Done()
 	r.s.RequestLogout(time.Hour)
 }
+
+// The initiator is asked for a text exchange, and told of another length in it, which
+// holds from then on; a connection on which no exchange comes is dropped.
+func TestRequestNegotiation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t)
+		p := several()
+		p.MaxRecvDataSegmentLength = 4096
+		server, client := net.Pipe()
+		a := st.joinOver(server, client, p)
+		server, client = net.Pipe()
+		b := st.connect(a.s, server, client, 8, p)
+		b.Joins(a.Client)
+		b.Join(seen(p))
+		b.serve()
+		var wg sync.WaitGroup
+		wg.Go(func() { a.s.RequestNegotiation(8192, 5*time.Second) })
+		for _, r := range []*rig{a, b} {
+			m := r.Expect(pdu.OpAsync)
+			if got := pdu.ParseAsyncMessage(&m.BHS); got != (pdu.AsyncMessage{Event: pdu.AsyncNegotiate, Parameter3: 5}) {
+				t.Errorf("%+v", got)
+			}
+		}
+		if resp, got := a.talk().say(true, false, ""); got != "MaxRecvDataSegmentLength=8192\x00" || !resp.Final {
+			t.Errorf("%+v, %q", resp, got)
+		}
+		a.Params.MaxSendDataSegmentLength = 8192
+		good(t, a.Do(iscsitest.Command{CDB: iscsitest.Write(0, 16), Out: pattern(1, 8192), Immediate: iscsitest.Most}))
+		a.holds(0, pattern(1, 8192))
+		start := time.Now()
+		m := b.Expect(pdu.OpAsync)
+		if got := pdu.ParseAsyncMessage(&m.BHS); got.Event != pdu.AsyncDropConnection || got.Parameter1 != 8 || time.Since(start) != 5*time.Second {
+			t.Errorf("%+v after %v", got, time.Since(start))
+		}
+		b.ExpectClosed()
+		wg.Wait()
+		if _, got := a.talk().say(true, false, "X-a=1\x00"); got != "X-a=NotUnderstood\x00" {
+			t.Errorf("said again: %q", got)
+		}
+	})
+}

@@ -44,6 +44,8 @@ type Connection struct {
 	departing bool // Session.mu
 	retained  retained
 
+	declares atomic.Pointer[declaration] // what the next text exchange is to say
+
 	text    *exchange // Session.order: the text exchange under way
 	leaving bool      // Session.order: a Logout Request for it was accepted
 

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
@@ -29,6 +30,7 @@ type exchange struct {
 	requests  int
 	request   []byte // of a chain with the C bit
 	answered  int    // bytes of answers so far, without SendTargets
+	declares  *declaration
 	left      []byte // of the answer
 }
 
@@ -78,6 +80,11 @@ func (c *Connection) takeText(req pdu.TextRequest, data []byte) (reason byte) {
 	x.request = nil
 	if err != nil || c.s.answer(x, pairs) != nil {
 		return pdu.RejectProtocolError
+	}
+	if d := c.declares.Load(); d != nil && x.declares == nil {
+		x.declares = d
+		x.left = text.Append(x.left, "MaxRecvDataSegmentLength", strconv.Itoa(d.maxData))
+		c.reader.SetMaxData(max(d.maxData, int(c.Params.MaxRecvDataSegmentLength)))
 	}
 	return 0
 }
@@ -156,6 +163,9 @@ func (c *Connection) sendText(req pdu.TextRequest) {
 // less than before, the answer waits for the reads that are under way.
 func (c *Connection) concludeText(x *exchange, h pdu.TextResponse, part []byte) {
 	c.text = nil
+	if d := x.declares; d != nil && c.declares.CompareAndSwap(d, nil) {
+		defer close(d.said)
+	}
 	next := x.MaxRecvDataSegmentLength
 	if next == 0 || next >= c.maxSend.Load() {
 		c.outbox.postData(h.Header(), part, takesStatSN)

@@ -16,8 +16,8 @@ func TestTaskManagementAsNegotiated(t *testing.T) {
 		want     uint8
 		reported [2]byte
 	}{
-		{"1", pdu.TMFNotSupported, [2]byte{0xd8, 0}},
-		{"2", pdu.TMFComplete, [2]byte{0xdc, 7}},
+		{"1", pdu.TMFNotSupported, [2]byte{0xf8, 0}},
+		{"2", pdu.TMFComplete, [2]byte{0xfc, 7}},
 	} {
 		r := newRig(t, iscsitarget.Options{})
 		r.permit(iscsitarget.Grant{Initiator: node})

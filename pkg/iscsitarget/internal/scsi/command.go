@@ -68,6 +68,9 @@ type Command struct {
 	wrongLength Status
 	// descriptor is the sense format as of Decode.
 	descriptor bool
+	attribute  Attribute
+	// aca: the ACA condition of its nexus lets it in.
+	aca bool
 }
 
 // Execute performs a command of kind Exec. params holds Length bytes, or fewer

@@ -38,7 +38,7 @@ func newCopyRig(t testing.TB, first, other blockdev.Device, edits ...func(*UnitC
 // doOn is do on another LUN.
 func (r *copyRig) doOn(lun byte, cdb string, out ...byte) ([]byte, Status) {
 	r.Helper()
-	return perform(r.nexus.Decode([8]byte{0, lun}, parse(r, cdb)), out)
+	return perform(r.nexus.Decode([8]byte{0, lun}, Simple, parse(r, cdb)), out)
 }
 
 // byNAA is an identification descriptor for units of 512 bytes a block.

@@ -89,7 +89,7 @@ func TestPowerCutTurnsIntoErrors(t *testing.T) {
 		"41 00 00000004 00 0001 00", "93 00 0000000000000001 00000001 00 00", "91",
 	} {
 		m.on(back, "4/4400", cdb)
-		if c := back.Decode([8]byte{}, parse(t, cdb)); c.Kind != Done {
+		if c := back.Decode([8]byte{}, Simple, parse(t, cdb)); c.Kind != Done {
 			t.Errorf("%s: not refused at once", cdb)
 		}
 	}
@@ -303,8 +303,8 @@ func TestFailedSyncLosesTheStages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			m.on(m.nexus, "good", writeOne)
-			inFlight := m.nexus.Decode([8]byte{}, parse(t, writeOne))
-			flush := m.nexus.Decode([8]byte{}, parse(t, syncAll))
+			inFlight := m.nexus.Decode([8]byte{}, Simple, parse(t, writeOne))
+			flush := m.nexus.Decode([8]byte{}, Simple, parse(t, syncAll))
 			m.disk.syncErr = errDisk
 			fail(m)
 			if _, st := flush.Execute(t.Context(), nil); text(st) != "4/4400" {
@@ -532,7 +532,7 @@ func TestPowerCutAtAnyTime(t *testing.T) {
 		m := newMachine(t)
 		flushed := bytes.Clone(m.disk.now)
 		for i, cdb := range history[:steps] {
-			c := m.nexus.Decode([8]byte{}, parse(t, cdb))
+			c := m.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
 			out := bytes.Repeat([]byte{byte(i)}, 512)
 			if _, st := perform(c, out); st.code != Good {
 				t.Fatalf("%s: %s", cdb, text(st))
@@ -545,7 +545,7 @@ func TestPowerCutAtAnyTime(t *testing.T) {
 		m.disk.powerCut()
 		m.restart("boot-2")
 		n := m.stage("a", 1)
-		c := n.Decode([8]byte{}, parse(t, syncAll))
+		c := n.Decode([8]byte{}, Simple, parse(t, syncAll))
 		st := c.Status
 		if c.Kind == Exec {
 			_, st = c.Execute(context.Background(), nil)

@@ -194,7 +194,7 @@ func TestExtendedCopyTruncated(t *testing.T) {
 	segments := joined(blockToBlock(0, 0, 1, 5, 2, 9), blockToBlock(0, 0, 1, 5, 2, 20))
 	for action, list := range [][]byte{list1(7, 0, cscds, segments), list4(7, 0, cscds, segments)} {
 		for n := range list {
-			c := r.nexus.Decode([8]byte{}, parse(t, copyCDB(byte(action), len(list))))
+			c := r.nexus.Decode([8]byte{}, Simple, parse(t, copyCDB(byte(action), len(list))))
 			if _, st := c.Execute(t.Context(), list[:n]); text(st) != "5/1A00" {
 				t.Errorf("%d bytes: %s", n, text(st))
 			}
@@ -241,7 +241,7 @@ func TestExtendedCopyIsConfined(t *testing.T) {
 func (r *copyRig) reserveSecond() {
 	r.Helper()
 	n := r.attach(NexusConfig{InitiatorPort: "iqn.z,i,0x9"})
-	if _, st := perform(n.Decode([8]byte{0, 1}, parse(r, "16")), nil); st.code != Good {
+	if _, st := perform(n.Decode([8]byte{0, 1}, Simple, parse(r, "16")), nil); st.code != Good {
 		r.Fatal(text(st))
 	}
 }
@@ -352,7 +352,7 @@ func TestExtendedCopyStopsBetweenSteps(t *testing.T) {
 			want = bytes.Clone(d.now)
 			copy(want[:512*512], d.now[100*512:])
 		}
-		c := r.nexus.Decode([8]byte{}, parse(t, copyCDB(0, len(list))))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, copyCDB(0, len(list))))
 		if _, st := c.Execute(ctx, list); st != StatusTaskAborted {
 			t.Error(text(st))
 		}

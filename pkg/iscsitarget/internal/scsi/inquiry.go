@@ -11,6 +11,7 @@ const (
 
 	versionSPC4      = 0x06
 	responseFormat   = 0x02
+	normalACA        = 1 << 5 // NORMACA
 	hierarchical     = 1 << 4 // HISUP: LUNs are in the format of SAM-5
 	thirdPartyCopy   = 1 << 3 // 3PC: VPD page 8Fh says what
 	commandQueuing   = 1 << 1
@@ -52,6 +53,7 @@ func (r request) standardInquiry() []byte {
 	var c UnitConfig
 	if r.itl != nil {
 		c = r.itl.unit.config
+		b[3] |= normalACA
 		b[5] = bothTPGS | thirdPartyCopy
 	}
 	putText(b[8:16], c.Vendor)

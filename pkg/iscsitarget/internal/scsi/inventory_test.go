@@ -26,7 +26,7 @@ func TestInventory(t *testing.T) {
 	r.expect("6/3F0E", "00")
 	seven := [8]byte{0, 7}
 	for _, want := range []string{"6/2900", "6/3F0E", "good"} {
-		if c := r.nexus.Decode(seven, parse(t, "00")); text(c.Status) != want {
+		if c := r.nexus.Decode(seven, Simple, parse(t, "00")); text(c.Status) != want {
 			t.Errorf("new unit: %s, want %s", text(c.Status), want)
 		}
 	}
@@ -34,7 +34,7 @@ func TestInventory(t *testing.T) {
 		t.Error("the unit was not removed once")
 	}
 	r.expect("6/3F0E", "00")
-	if c := r.nexus.Decode(seven, parse(t, "00")); text(c.Status) != "5/2500" {
+	if c := r.nexus.Decode(seven, Simple, parse(t, "00")); text(c.Status) != "5/2500" {
 		t.Error(text(c.Status))
 	}
 	if len(u.itls) != 0 || len(u.durability.attached) != 0 {
@@ -44,7 +44,7 @@ func TestInventory(t *testing.T) {
 
 func TestDetach(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
-	c := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000005 00 0002 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000005 00 0002 00"))
 	r.nexus.Detach()
 	r.nexus.Detach()
 	if len(r.unit.itls) != 0 || len(r.unit.durability.attached) != 0 || len(r.inventory.nexuses) != 0 {

@@ -39,6 +39,9 @@ type itl struct {
 	unit       *Unit
 	attentions attentions
 	tasks      taskSet // where TST gives each nexus its own
+	// fault is the task set in which this nexus has an ACA condition, nil for
+	// none. It changes under the unit's lock.
+	fault atomic.Pointer[taskSet]
 	// lost says that acknowledged writes of this nexus's stage are gone:
 	// every medium access fails until the initiator stages anew.
 	lost atomic.Bool
@@ -54,6 +57,7 @@ type TaskFunctions uint16
 const (
 	DoesAbortTask        TaskFunctions = 1 << 15
 	DoesAbortTaskSet     TaskFunctions = 1 << 14
+	DoesClearACA         TaskFunctions = 1 << 13
 	DoesClearTaskSet     TaskFunctions = 1 << 12
 	DoesLogicalUnitReset TaskFunctions = 1 << 11
 	DoesQueryTask        TaskFunctions = 1 << 10
@@ -63,9 +67,11 @@ const (
 )
 
 // Lose is the I_T nexus loss of a nexus that goes on (SAM-5 section 6.3.4, I_T
-// NEXUS RESET): what RESERVE holds for it is released, and it is told on every unit
-// by a unit attention. The caller has ended its commands.
+// NEXUS RESET): what RESERVE holds for it is released, its ACA conditions are
+// cleared, and it is told on every unit by a unit attention. The caller has ended its
+// commands.
 func (n *Nexus) Lose() {
+	n.LoseACA()
 	for _, l := range *n.luns.Load() {
 		l.unit.dropReserver(l)
 		l.attentions.establish(attentionNexusLoss)

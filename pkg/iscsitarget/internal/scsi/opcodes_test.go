@@ -56,7 +56,7 @@ func TestReportAllOpcodes(t *testing.T) {
 			if d[5]&1 != 0 {
 				cdb[1] = d[3]
 			}
-			if c := r.nexus.Decode([8]byte{}, cdb); c.op.unknown || len(c.op.cdbUsage()) != int(d[7]) {
+			if c := r.nexus.Decode([8]byte{}, Simple, cdb); c.op.unknown || len(c.op.cdbUsage()) != int(d[7]) {
 				t.Errorf("%x is reported and not answered so", d)
 			}
 		}

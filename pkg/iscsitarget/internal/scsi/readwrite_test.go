@@ -60,7 +60,7 @@ func TestPartsComeInAnyOrder(t *testing.T) {
 	d := newDisk(64, 512)
 	r := newRig(t, d, writeThrough)
 	before, want := bytes.Clone(d.now), pattern(16*512)
-	c := r.nexus.Decode([8]byte{}, parse(t, "2A 00 00000004 00 0010 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "2A 00 00000004 00 0010 00"))
 	var wg sync.WaitGroup
 	for i := 15; i >= 0; i-- {
 		wg.Go(func() {
@@ -90,10 +90,6 @@ func TestTransferRefusals(t *testing.T) {
 		{"2E 06 00000000 00 0001 00", "5/2400 byte 1 bit 2"},
 		{"2F 20 00000000 00 0001 00", "5/2400 byte 1 bit 7"},
 		{"2F 04 00000000 00 0001 00", "5/2400 byte 1 bit 2"},
-		{"28 00 00000000 00 0001 04", "5/2400 byte 9 bit 2"},
-		{"08 00 00 00 01 04", "5/2400 byte 5 bit 2"},
-		{"A8 00 00000000 00000001 00 04", "5/2400 byte 11 bit 2"},
-		{"88 00 0000000000000000 00000001 00 04", "5/2400 byte 15 bit 2"},
 		{"A8 00 00000000 00080001 00 00", "5/2400 byte 6 bit 7"},
 		{"8A 00 0000000000000000 FFFFFFFF 00 00", "5/2400 byte 10 bit 7"},
 		{"88 00 FFFFFFFFFFFFFFFF 00000001 00 00", "5/2100"},
@@ -104,7 +100,7 @@ func TestTransferRefusals(t *testing.T) {
 	} {
 		r.expect(x.want, x.cdb)
 	}
-	if c := r.nexus.Decode([8]byte{}, parse(t, "A8 00 00000000 00080000 00 00")); c.Kind != Read || c.Length != 256<<20 {
+	if c := r.nexus.Decode([8]byte{}, Simple, parse(t, "A8 00 00000000 00080000 00 00")); c.Kind != Read || c.Length != 256<<20 {
 		t.Errorf("MAXIMUM TRANSFER LENGTH itself: kind %v, %d bytes", c.Kind, c.Length)
 	}
 }
@@ -220,7 +216,7 @@ func TestReadNowait(t *testing.T) {
 	d := newDisk(64, 512)
 	r := newRig(t, nowaitDisk{d, &cold})
 	read := func(cdb string) (Status, bool, []byte) {
-		c := r.nexus.Decode([8]byte{}, parse(t, cdb))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
 		p := make([]byte, 512)
 		st, done := c.ReadAtNowait(p, 512)
 		return st, done, p
@@ -238,12 +234,12 @@ func TestReadNowait(t *testing.T) {
 		t.Error("a FUA read that must sync was done at once")
 	}
 	d.readErr = errDisk
-	c := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000004 00 0002 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00"))
 	if st, done := c.ReadAtNowait(make([]byte, 1024), 0); text(st) != "3/1100 at 5" || !done {
 		t.Error(text(st), done)
 	}
 	plain := newRig(t, newDisk(64, 512))
-	c = plain.nexus.Decode([8]byte{}, parse(t, "28 00 00000004 00 0002 00"))
+	c = plain.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00"))
 	if _, done := c.ReadAtNowait(make([]byte, 512), 0); done {
 		t.Error("a device that cannot tell was read at once")
 	}
@@ -253,9 +249,9 @@ func TestPartsOutsideTheCommand(t *testing.T) {
 	d := newDisk(64, 512)
 	before := bytes.Clone(d.now)
 	r := newRig(t, d)
-	read := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000004 00 0002 00"))
-	write := r.nexus.Decode([8]byte{}, parse(t, "2A 00 00000004 00 0002 00"))
-	ready := r.nexus.Decode([8]byte{}, parse(t, "00"))
+	read := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00"))
+	write := r.nexus.Decode([8]byte{}, Simple, parse(t, "2A 00 00000004 00 0002 00"))
+	ready := r.nexus.Decode([8]byte{}, Simple, parse(t, "00"))
 	for _, x := range [][2]int64{{-1, 1}, {0, 1025}, {1024, 1}, {1 << 62, 1}, {-1 << 63, 1}} {
 		for _, st := range []Status{
 			read.ReadAt(make([]byte, x[1]), x[0]), write.WriteAt(make([]byte, x[1]), x[0]),
@@ -282,7 +278,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if c := r.nexus.Decode([8]byte{}, raw); c.Kind == Done {
+				if c := r.nexus.Decode([8]byte{}, Simple, raw); c.Kind == Done {
 					b.Fatal("not decoded")
 				}
 			}
@@ -295,9 +291,9 @@ func TestNoAllocations(t *testing.T) {
 	p := make([]byte, 512)
 	read, write := parse(t, "28 00 00000004 00 0001 00"), parse(t, "8A 00 0000000000000009 00000001 00 00")
 	n := testing.AllocsPerRun(100, func() {
-		c := r.nexus.Decode([8]byte{}, read)
+		c := r.nexus.Decode([8]byte{}, Simple, read)
 		c.ReadAt(p, 0)
-		w := r.nexus.Decode([8]byte{}, write)
+		w := r.nexus.Decode([8]byte{}, Simple, write)
 		w.WriteAt(p, 0)
 		w.Finish()
 	})

@@ -19,7 +19,7 @@ func TestReportLUNs(t *testing.T) {
 	r.expect("5/2400 byte 6 bit 7", "A0 00 00 000000 0000000F 00 00")
 	r.expect("5/2400 byte 2 bit 7", "A0 00 03 000000 00000100 00 00")
 	for _, lun := range [][8]byte{{0, 9}, {0xC1, 1}, {0xFF}} {
-		data, st := perform(r.nexus.Decode(lun, parse(t, "A0 00 00 000000 00000100 00 00")), nil)
+		data, st := perform(r.nexus.Decode(lun, Simple, parse(t, "A0 00 00 000000 00000100 00 00")), nil)
 		if st.code != Good || len(data) != 40 {
 			t.Errorf("LUN %x: %s, %d bytes", lun, text(st), len(data))
 		}

@@ -26,17 +26,19 @@ var layouts = [8]layout{
 	5: {lba: 2, lbaBytes: 4, count: 6, countBytes: 4, control: 11},
 }
 
-// naca is the bit of the control byte that asks for ACA, which INQUIRY says is
-// not supported (NORMACA zero).
-const nacaBit = 2
-
-// Decode reads a CDB, of 16 bytes or more, that arrived for a LUN. It never
-// blocks and does no I/O. It takes the unit attention that it reports.
-func (n *Nexus) Decode(lun [8]byte, cdb []byte) Command {
+// Decode reads a CDB, of 16 bytes or more, that arrived for a LUN with a task
+// attribute. It never blocks and does no I/O. It takes the unit attention that it
+// reports.
+func (n *Nexus) Decode(lun [8]byte, a Attribute, cdb []byte) Command {
 	r := request{nexus: n, itl: n.lookup(lun)}
 	copy(r.cdb[:], cdb)
 	r.op = findOperation(&r.cdb)
-	return r.command()
+	if r.guarded(a) {
+		return r.commandGuarded(a)
+	}
+	c := r.command()
+	c.attribute = a
+	return c
 }
 
 // command is what a request comes to.
@@ -75,9 +77,6 @@ func (r request) admit() Status {
 	if r.itl.unit.reservations.Load().conflict(r.itl, r.op, &r.cdb) {
 		return StatusReservationConflict
 	}
-	if st := r.checkControl(); st.code != Good {
-		return st
-	}
 	if st := r.admitAccessState(); st.code != Good {
 		return st
 	}
@@ -92,14 +91,6 @@ func (r request) admit() Status {
 func (r request) admitAnyLUN() Status {
 	if !r.op.anyLUN {
 		return check(illegalRequest, ascLogicalUnitNotSupported)
-	}
-	return r.checkControl()
-}
-
-func (r request) checkControl() Status {
-	at := r.layout().control
-	if !r.op.unknown && r.cdb[at]&(1<<nacaBit) != 0 {
-		return invalidField(at, nacaBit)
 	}
 	return StatusGood
 }

@@ -16,7 +16,7 @@ func TestUnknown(t *testing.T) {
 	r.expect("5/2400 byte 1 bit 4", "9E 1F 00 00 00 00 00 00 00 00 00 00 00 00 00 04")
 	for _, lun := range [][8]byte{{0, 1}, {0x40, 1}, {0xC1, 1}, {1, 0}} {
 		for _, cdb := range []string{"00", "28 00 00000000 00 0001 00", "FF", "9E 10", "35"} {
-			if c := r.nexus.Decode(lun, parse(t, cdb)); c.Kind != Done || text(c.Status) != "5/2500" {
+			if c := r.nexus.Decode(lun, Simple, parse(t, cdb)); c.Kind != Done || text(c.Status) != "5/2500" {
 				t.Errorf("LUN %x: %s: %s", lun, cdb, text(c.Status))
 			}
 		}
@@ -46,7 +46,7 @@ func TestCommandSetIsWhole(t *testing.T) {
 func TestExecuteOnlyExec(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
 	for _, cdb := range []string{"00", "28 00 00000000 00 0001 00", "FF"} {
-		c := r.nexus.Decode([8]byte{}, parse(t, cdb))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
 		if data, st := c.Execute(t.Context(), nil); text(st) != "4/4400" || data != nil {
 			t.Errorf("%s: %s", cdb, text(st))
 		}
@@ -84,7 +84,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	r := newRig(f, thinDisk{newDisk(64, 512)})
 	f.Fuzz(func(t *testing.T, lun, cdb []byte) {
-		checkCommand(t, r.nexus.Decode([8]byte(append(lun, make([]byte, 8)...)), cdb))
+		checkCommand(t, r.nexus.Decode([8]byte(append(lun, make([]byte, 8)...)), Simple, cdb))
 	})
 }
 
@@ -123,7 +123,7 @@ func FuzzExecuteParams(f *testing.F) {
 		before := bytes.Clone(d.now)
 		r := newRig(t, thinDisk{d})
 		defer func() { _ = r.unit.Close() }()
-		c := r.nexus.Decode([8]byte{}, cdb)
+		c := r.nexus.Decode([8]byte{}, Simple, cdb)
 		checkCommand(t, c)
 		if c.Kind == Write {
 			params = append(params, make([]byte, c.Length)...)
@@ -156,7 +156,7 @@ func TestDecodeTakesAnyLength(t *testing.T) {
 			if n > 0 {
 				cdb[0] = byte(op)
 			}
-			c := r.nexus.Decode([8]byte{}, cdb)
+			c := r.nexus.Decode([8]byte{}, Simple, cdb)
 			checkCommand(t, c)
 			if c.Kind == Exec {
 				c.Execute(context.Background(), nil)

@@ -296,11 +296,11 @@ func checkAllowance(t *testing.T, name string, cdb []byte) {
 				p.out(portB, "good", actionRegister, 0, 0, 0xB)
 				p.out(portA, "good", actionReserve, kind, 0xA, 0)
 			}
-			st := p.nexuses[c.who].Decode([8]byte{}, cdb).Status
+			st := p.nexuses[c.who].Decode([8]byte{}, Simple, cdb).Status
 			if (text(st) == "conflict") != (row[c.column] == 'C') {
 				t.Errorf("%s, %s (type %d): %s, want %c", name, c.what, kind, text(st), row[c.column])
 			}
-			holder := p.nexuses[portA].Decode([8]byte{}, cdb).Status
+			holder := p.nexuses[portA].Decode([8]byte{}, Simple, cdb).Status
 			if in := cdb[0] == 0x5E && kind == noReservation; (text(holder) == "conflict") != in {
 				t.Errorf("%s, type %d: the holder gets %s", name, kind, text(holder))
 			}
@@ -327,7 +327,7 @@ func TestConflictAllocatesNothing(t *testing.T) {
 	p.register()
 	p.out(portA, "good", actionReserve, exclusiveAccessRegistrants, 0xA, 0)
 	cdb := parse(t, read)
-	if n := testing.AllocsPerRun(100, func() { p.nexuses[portB].Decode([8]byte{}, cdb) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { p.nexuses[portB].Decode([8]byte{}, Simple, cdb) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -106,6 +106,7 @@ func (w *reserving) preemptAll(match func(registration) bool) (found bool) {
 			continue
 		}
 		found = true
+		w.removed = append(w.removed, r)
 		w.tell(r, attentionRegistrationsPreempted)
 		if !r.is(w.from) {
 			w.preempted = append(w.preempted, r.Initiator)

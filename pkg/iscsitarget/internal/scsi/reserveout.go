@@ -3,6 +3,7 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -32,7 +33,7 @@ func decodeReserveOut(r request) Command {
 }
 
 // executeReserveOut answers when the commands that PREEMPT AND ABORT aborts
-// have ended. The nexuses concerned are told afterwards: a command that took the
+// have ended, whose ACA conditions it clears (SPC-4 section 5.13.11.2.5). The nexuses concerned are told afterwards: a command that took the
 // unit attention before would be aborted with it.
 func executeReserveOut(ctx context.Context, c Command, params []byte) ([]byte, Status) {
 	action := c.cdb[1] & 0x1F
@@ -47,6 +48,11 @@ func executeReserveOut(ctx context.Context, c Command, params []byte) ([]byte, S
 	}
 	if action == actionPreemptAndAbort && len(w.preempted) > 0 && u.onPreempt != nil {
 		u.onPreempt(ctx, w.preempted)
+	}
+	if action == actionPreemptAndAbort {
+		u.clearACA(func(l *itl) bool {
+			return slices.ContainsFunc(w.removed, func(r registration) bool { return r.is(l.id()) })
+		})
 	}
 	u.notify(w.notices)
 	return nil, StatusGood
@@ -127,7 +133,8 @@ type reserving struct {
 	// when they are.
 	next      reservations
 	notices   []notice
-	preempted []string // initiator ports
+	preempted []string       // initiator ports
+	removed   []registration // that were preempted, the own one among them
 }
 
 // reserveActions are by service action. An action that does not return GOOD

@@ -79,7 +79,7 @@ func (r *rig) do(cdb string, out ...byte) ([]byte, Status) {
 
 func run(t testing.TB, n *Nexus, cdb string, out []byte) ([]byte, Status) {
 	t.Helper()
-	return perform(n.Decode([8]byte{}, parse(t, cdb)), out)
+	return perform(n.Decode([8]byte{}, Simple, parse(t, cdb)), out)
 }
 
 func perform(c Command, out []byte) ([]byte, Status) {
@@ -130,7 +130,7 @@ func unhex(t testing.TB, s string) []byte {
 // text is a status as "good", "5/2400", "5/2400 byte 1 bit 7" or "3/1100 at 9".
 func text(st Status) string {
 	if st.code != CheckCondition {
-		return map[byte]string{Good: "good", TaskAborted: "aborted", Busy: "busy", ReservationConflict: "conflict"}[st.code]
+		return map[byte]string{Good: "good", TaskAborted: "aborted", Busy: "busy", ACAActive: "aca", ReservationConflict: "conflict"}[st.code]
 	}
 	s := fmt.Sprintf("%X/%04X", byte(st.sense.key), st.sense.code)
 	if p := st.sense.specific; p[0]&0x80 != 0 {

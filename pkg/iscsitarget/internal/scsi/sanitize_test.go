@@ -85,7 +85,7 @@ func TestSanitizeInProgress(t *testing.T) {
 			gate := make(chan struct{})
 			d.writing = func() { <-gate }
 			r := newRig(t, d)
-			write := r.nexus.Decode([8]byte{}, parse(t, "2A 00 00000000 00 0001 00"))
+			write := r.nexus.Decode([8]byte{}, Simple, parse(t, "2A 00 00000000 00 0001 00"))
 			r.expect("good", x.cdb, unhex(t, x.params)...)
 			synctest.Wait()
 			for _, cdb := range []string{"00", "28 00 00000000 00 0001 00", "1A 00 08 00 FF 00", "25", "35", x.cdb} {
@@ -120,7 +120,7 @@ func TestSanitizeAborted(t *testing.T) {
 		d.writing = func() { <-gate }
 		r := newRig(t, d)
 		ctx, cancel := context.WithCancel(t.Context())
-		c := r.nexus.Decode([8]byte{}, parse(t, "48 02 0000000000 0000 00"))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, "48 02 0000000000 0000 00"))
 		ended := make(chan Status)
 		go func() {
 			_, st := c.Execute(ctx, nil)

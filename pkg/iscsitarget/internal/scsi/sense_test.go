@@ -52,7 +52,7 @@ func TestStatusCodes(t *testing.T) {
 
 func TestFormatAsOfDecode(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
-	before := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000004 00 0001 00"))
+	before := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0001 00"))
 	r.unit.settings.Store(&settings{DescriptorSense: true, WriteCache: true})
 	if b := before.ReadAt(make([]byte, 513), 0).AppendSense(nil); b[0] != 0x70 {
 		t.Errorf("sense of a command from before: %x", b)

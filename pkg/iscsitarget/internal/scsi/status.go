@@ -7,6 +7,7 @@ const (
 	Busy                byte = 0x08
 	ReservationConflict byte = 0x18
 	TaskSetFull         byte = 0x28
+	ACAActive           byte = 0x30
 	TaskAborted         byte = 0x40
 )
 
@@ -22,6 +23,7 @@ var (
 	StatusGood        = Status{code: Good}
 	StatusBusy        = Status{code: Busy}
 	StatusTaskSetFull = Status{code: TaskSetFull}
+	StatusACAActive   = Status{code: ACAActive}
 	StatusTaskAborted = Status{code: TaskAborted}
 
 	StatusReservationConflict = Status{code: ReservationConflict}

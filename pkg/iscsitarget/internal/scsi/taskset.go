@@ -3,6 +3,7 @@ package scsi
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Attribute is a task attribute (SAM-5 section 8.6), with the numbers of iSCSI
@@ -15,10 +16,11 @@ const (
 	Simple
 	Ordered
 	HeadOfQueue
+	ACA // of those that are let in while an ACA condition stands
 )
 
 // Valid says whether a command may have the attribute.
-func (a Attribute) Valid() bool { return a <= HeadOfQueue }
+func (a Attribute) Valid() bool { return a <= ACA }
 
 // Waiter is a task that waits for its turn.
 type Waiter interface {
@@ -44,11 +46,15 @@ type Turn struct {
 // The queue is made of epochs: the SIMPLE tasks that came one after the other
 // share one, an ORDERED task has its own. The first of them has its turn. Where
 // all tasks are SIMPLE there is one epoch, which stays, and joining or leaving it
-// is a matter of counting.
+// is a matter of counting. While an ACA condition stands (aca.go) nobody's turn comes.
 type taskSet struct {
 	mu    sync.Mutex
 	heads int // tasks at the head of the queue
 	queue []*epoch
+
+	faulted []*itl      // that have an ACA condition: the first one's is in effect
+	acaTask *Turn       // the task with the ACA attribute
+	aca     atomic.Bool // some have faulted, for who does not hold mu
 }
 
 // epoch is a number of tasks that have their turn together.
@@ -58,10 +64,15 @@ type epoch struct {
 	waiting []*Turn
 }
 
-// join takes a task in; false means that its turn is to come.
-func (s *taskSet) join(t *Turn, a Attribute, w Waiter) (enabled bool) {
+// join takes a command's task in; false means that its turn is to come. It refuses
+// one that ACA keeps out, which has no turn.
+func (s *taskSet) join(t *Turn, c *Command, w Waiter) (enabled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a := c.attribute
+	if a == ACA || len(s.faulted) > 0 {
+		return s.joinGuarded(t, c, w)
+	}
 	t.set, t.waiter = s, w
 	if a == HeadOfQueue {
 		s.heads++
@@ -102,9 +113,7 @@ func (t *Turn) Leave() (waited bool) {
 		return false
 	}
 	waited, ready := t.set.leave(t)
-	for _, next := range ready {
-		next.waiter.Enable()
-	}
+	enable(ready)
 	return waited
 }
 
@@ -115,6 +124,9 @@ func (s *taskSet) leave(t *Turn) (waited bool, ready []*Turn) {
 		return false, nil
 	}
 	t.left = true
+	if s.acaTask == t {
+		s.acaTask = nil
+	}
 	if e := t.epoch; e != nil {
 		e.tasks--
 		if i := slices.Index(e.waiting, t); i >= 0 {
@@ -129,7 +141,7 @@ func (s *taskSet) leave(t *Turn) (waited bool, ready []*Turn) {
 
 // ready takes out those whose turn has come.
 func (s *taskSet) ready() []*Turn {
-	if s.heads > 0 || len(s.queue) == 0 {
+	if s.heads > 0 || len(s.faulted) > 0 || len(s.queue) == 0 {
 		return nil
 	}
 	s.trim()
@@ -142,16 +154,20 @@ func (s *taskSet) ready() []*Turn {
 // Join takes a task into the task set of the unit that the command is for. true
 // means that it waits: [Waiter.Enable] says when its turn has come, unless
 // [Turn.Leave] says before that it has not. A command for no unit, and one that
-// has failed already, joins no task set.
-func (c *Command) Join(t *Turn, a Attribute, w Waiter) (waits bool) {
+// has failed already, joins no task set; one that ACA keeps out has failed by it.
+func (c *Command) Join(t *Turn, w Waiter) (waits bool) {
 	if c.itl == nil || c.Status.code != Good {
 		return false
 	}
-	return !c.itl.taskSet().join(t, a, w)
+	return !c.itl.taskSet().join(t, c, w)
 }
 
-// taskSet is the one that a new task belongs to.
+// taskSet is the one that a new task belongs to. Whatever becomes of TST, a nexus
+// stays in the one that its ACA condition is in.
 func (l *itl) taskSet() *taskSet {
+	if s := l.fault.Load(); s != nil {
+		return s
+	}
 	if l.unit.settings.Load().SetPerNexus {
 		return &l.tasks
 	}

@@ -44,7 +44,7 @@ func TestTaskSet(t *testing.T) {
 			} else {
 				p := &player{name: move, log: &log}
 				players[move] = p
-				if set.join(&p.Turn, Attribute(strings.IndexByte("usoh", move[0])), p) {
+				if set.join(&p.Turn, &Command{attribute: Attribute(strings.IndexByte("usoh", move[0]))}, p) {
 					p.Enable()
 				}
 			}
@@ -59,8 +59,8 @@ func TestTaskSet(t *testing.T) {
 func TestLeaveOfOneThatWaits(t *testing.T) {
 	set, log := taskSet{}, []string{}
 	first, second := &player{log: &log}, &player{log: &log}
-	set.join(&first.Turn, Ordered, first)
-	set.join(&second.Turn, Ordered, second)
+	set.join(&first.Turn, &Command{attribute: Ordered}, first)
+	set.join(&second.Turn, &Command{attribute: Ordered}, second)
 	got := []bool{second.Leave(), second.Leave(), first.Leave(), new(Turn).Leave()}
 	if !slices.Equal(got, []bool{true, false, false, false}) {
 		t.Error(got)
@@ -69,7 +69,7 @@ func TestLeaveOfOneThatWaits(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	for a := range Attribute(8) {
-		if want := a <= HeadOfQueue; a.Valid() != want {
+		if want := a <= ACA; a.Valid() != want {
 			t.Errorf("attribute %d: valid %t", a, !want)
 		}
 	}
@@ -78,12 +78,12 @@ func TestAttributes(t *testing.T) {
 // SIMPLE tasks alone cost the task set no memory.
 func TestSimpleTasksAllocateNothing(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
-	c := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000004 00 0001 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0001 00"))
 	players := [4]player{}
 	n := testing.AllocsPerRun(1000, func() {
 		for i := range players {
 			players[i].Turn = Turn{}
-			c.Join(&players[i].Turn, Simple, &players[i])
+			c.Join(&players[i].Turn, &players[i])
 		}
 		for i := range players {
 			players[i].Leave()
@@ -97,7 +97,7 @@ func TestSimpleTasksAllocateNothing(t *testing.T) {
 // What comes out of a second decoding is of the same shape, or has failed.
 func TestAgain(t *testing.T) {
 	r := newRig(t, newDisk(64, 512))
-	c := r.nexus.Decode([8]byte{}, parse(t, "2A 00 00000004 00 0001 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "2A 00 00000004 00 0001 00"))
 	if next := c.Again(); next.Kind != Write || next.Length != 512 || next.Status.code != Good {
 		t.Errorf("%+v", next)
 	}
@@ -114,11 +114,11 @@ func TestAgain(t *testing.T) {
 func BenchmarkTaskSet(b *testing.B) {
 	for _, attr := range []Attribute{Simple, Ordered, HeadOfQueue} {
 		b.Run(fmt.Sprint(attr), func(b *testing.B) {
-			set, p := taskSet{}, &player{log: new([]string)}
+			set, p, c := taskSet{}, &player{log: new([]string)}, &Command{attribute: attr}
 			b.ReportAllocs()
 			for b.Loop() {
 				p.Turn = Turn{}
-				set.join(&p.Turn, attr, p)
+				set.join(&p.Turn, c, p)
 				p.Leave()
 			}
 		})
@@ -131,9 +131,9 @@ func TestTaskSetPerNexus(t *testing.T) {
 	other := r.attach(NexusConfig{InitiatorPort: "b"})
 	log := []string{}
 	join := func(n *Nexus, a Attribute) bool {
-		c := n.Decode([8]byte{}, parse(t, "00"))
+		c := n.Decode([8]byte{}, a, parse(t, "00"))
 		p := &player{log: &log}
-		return c.Join(&p.Turn, a, p)
+		return c.Join(&p.Turn, p)
 	}
 	r.unit.settings.Store(&settings{TaskPolicy: TaskPolicy{SetPerNexus: true}})
 	got := []bool{join(r.nexus, Ordered), join(other, Ordered), join(r.nexus, Simple), join(other, Simple)}

@@ -388,7 +388,7 @@ func TestTokenListsTruncated(t *testing.T) {
 		0x10: populateList(0, 0, 10, 4, 1, 1), 0x11: writeTokenList(0, 0, token, 30, 2, 40, 1),
 	} {
 		for n := range list {
-			c := r.nexus.Decode([8]byte{}, parse(t, tokenCDB(action, 7, len(list))))
+			c := r.nexus.Decode([8]byte{}, Simple, parse(t, tokenCDB(action, 7, len(list))))
 			if _, st := c.Execute(t.Context(), list[:n]); text(st) != "5/1A00" {
 				t.Errorf("%#x, %d bytes: %s", action, n, text(st))
 			}

@@ -160,7 +160,7 @@ func (u *Unit) CapacityChanged() {
 
 // Reset is LOGICAL UNIT RESET (SAM-5 section 6.3.3): mode pages go back to
 // their saved values, the unit starts, what RESERVE holds is released (persistent
-// reservations are not), every nexus gets a unit attention. The caller has ended
+// reservations are not), ACA conditions are cleared, every nexus gets a unit attention. The caller has ended
 // the unit's commands.
 func (u *Unit) Reset() {
 	saved := u.savedSettings()
@@ -171,6 +171,7 @@ func (u *Unit) Reset() {
 	u.thresholds.reset()
 	u.power.Store(powerActive)
 	u.dropReserver(nil)
+	u.clearACA(func(*itl) bool { return true })
 	u.forgetCopies()
 	u.mu.Lock()
 	clear(u.departed) // those who come back have more to be told of than that
@@ -230,12 +231,14 @@ func (u *Unit) detach(l *itl) {
 	u.durability.detach(l)
 	u.dropReserver(l)
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	delete(u.itls, l)
 	if len(u.departed) >= maxDeparted {
 		clear(u.departed)
 	}
 	u.departed[l.id()] = struct{}{}
+	ready := l.clearACA()
+	u.mu.Unlock()
+	enable(ready)
 }
 
 func detachAll(itls iter.Seq[*itl]) {

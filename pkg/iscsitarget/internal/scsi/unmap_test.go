@@ -59,7 +59,6 @@ func TestUnmapRefusals(t *testing.T) {
 		{unmapCDB(23), unmapParams(1, 1)[:23], "good"},            // cut short
 		{unmapCDB(24), long(unmapParams(1, 1), 15), "good"},       // says so itself
 		{"42 01 00000000 00 0018 00", nil, "5/2400 byte 1 bit 0"}, // ANCHOR
-		{"42 00 00000000 1F 0018 04", nil, "5/2400 byte 9 bit 2"}, // NACA
 	} {
 		r.expect(x.want, x.cdb, x.params...)
 	}
@@ -74,7 +73,7 @@ func TestUnmapParametersShorterThanTheyShould(t *testing.T) {
 	d := newDisk(64, 512)
 	r := newRig(t, thinDisk{d})
 	want := bytes.Clone(d.now)
-	c := r.nexus.Decode([8]byte{}, parse(t, unmapCDB(40)))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, unmapCDB(40)))
 	if _, st := c.Execute(context.Background(), unmapParams(1, 1, 5, 1)[:30]); st.code != Good {
 		t.Error(text(st))
 	}

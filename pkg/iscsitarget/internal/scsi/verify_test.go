@@ -75,7 +75,7 @@ func (d badDisk) ReadAt(p []byte, off int64) (int, error) {
 func TestVerifyIsCancelled(t *testing.T) {
 	r := newRig(t, newDisk(1500, 512))
 	for _, cdb := range []string{"2F 00 00000000 00 05DC 00", "93 00 0000000000000001 00000500 00 00"} {
-		c := r.nexus.Decode([8]byte{}, parse(t, cdb))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, st := c.Execute(ctx, make([]byte, c.Length)); st != StatusTaskAborted {

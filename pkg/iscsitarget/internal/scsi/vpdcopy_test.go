@@ -119,7 +119,7 @@ func TestThirdPartyCommands(t *testing.T) {
 	}
 	for _, opcode := range []byte{0x83, 0x84} {
 		for action := range byte(32) {
-			_, st := perform(r.nexus.Decode([8]byte{}, []byte{opcode, action, 0xFF, 0xFF, 0xFF, 0xFF, 15: 0}), nil)
+			_, st := perform(r.nexus.Decode([8]byte{}, Simple, []byte{opcode, action, 0xFF, 0xFF, 0xFF, 0xFF, 15: 0}), nil)
 			if answered := text(st) != "5/2400 byte 1 bit 4"; answered != named[[2]byte{opcode, action}] {
 				t.Errorf("%02X/%02X: %s, named %v", opcode, action, text(st), !answered)
 			}

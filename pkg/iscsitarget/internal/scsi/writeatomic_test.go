@@ -75,7 +75,6 @@ func TestWriteAtomicRefusals(t *testing.T) {
 		"9C 00 0000000000000000 0008 0198 00 00": "5/2400 byte 12 bit 7",
 		"9C 00 0000000000000000 0001 0008 00 00": "5/2400 byte 10 bit 7",
 		"9C 00 0000000000000000 0198 0008 00 00": "5/2400 byte 10 bit 7",
-		"9C 00 0000000000000000 0000 0008 00 04": "5/2400 byte 15 bit 2",
 		"9C 00 00000000000003F8 0000 0010 00 00": "5/2100",
 		"9C 00 0000000000000401 0000 0000 00 00": "5/2100",
 		"9C 00 8000000000000000 0000 0008 00 00": "5/2100",
@@ -117,7 +116,7 @@ func TestWriteAtomicLimits(t *testing.T) {
 // readers are commands that must not see half of a write.
 var readers = map[string]func(r *rig) []byte{
 	"READ": func(r *rig) []byte {
-		c := r.nexus.Decode([8]byte{}, parse(r, "28 00 00000000 00 0010 00"))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(r, "28 00 00000000 00 0010 00"))
 		p := make([]byte, c.Length)
 		if st := c.ReadAt(p, 0); st.code != Good {
 			r.Error(text(st))
@@ -125,7 +124,7 @@ var readers = map[string]func(r *rig) []byte{
 		return p
 	},
 	"READ in place": func(r *rig) []byte {
-		c := r.nexus.Decode([8]byte{}, parse(r, "28 00 00000000 00 0010 00"))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(r, "28 00 00000000 00 0010 00"))
 		p := make([]byte, c.Length)
 		if _, done := c.ReadAtNowait(p, 0); !done {
 			if st := c.ReadAt(p, 0); st.code != Good {
@@ -210,11 +209,11 @@ func TestReadBesideAtomicWrite(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = run(t, r.nexus, "9C 00 0000000000000000 0000 0010 00 00", now) })
 	<-reached
-	far := r.nexus.Decode([8]byte{}, parse(t, "28 00 00001000 00 0010 00"))
+	far := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00001000 00 0010 00"))
 	if st := far.ReadAt(make([]byte, 0x2000), 0); st.code != Good {
 		t.Error(text(st))
 	}
-	near := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000000 00 0010 00"))
+	near := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000000 00 0010 00"))
 	p := make([]byte, 0x2000)
 	if _, done := near.ReadAtNowait(p, 0); done {
 		t.Error("a read in place did not wait for the write, or waited for it")
@@ -250,7 +249,7 @@ func TestReadInParts(t *testing.T) {
 				}
 			}
 		}
-		c := r.nexus.Decode([8]byte{}, parse(t, "28 00 00000000 00 0018 00"))
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000000 00 0018 00"))
 		write(x.before, 1)
 		p := make([]byte, 0x1800)
 		if st := c.ReadAt(p, 0); st.code != Good {

@@ -92,7 +92,7 @@ func TestWriteSameStopsBetweenSteps(t *testing.T) {
 	defer cancel()
 	before := bytes.Clone(d.now)
 	d.writing = cancel // while the first step is under way
-	c := r.nexus.Decode([8]byte{}, parse(t, "93 00 0000000000000001 000005DB 00 00"))
+	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "93 00 0000000000000001 000005DB 00 00"))
 	if _, st := c.Execute(ctx, pattern(512)); st != StatusTaskAborted {
 		t.Error(text(st))
 	}

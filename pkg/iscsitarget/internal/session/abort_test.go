@@ -190,13 +190,11 @@ func TestAbortOfAnImmediateCommand(t *testing.T) {
 	}
 }
 
-// TASK REASSIGN is refused below error recovery level 2, CLEAR ACA where there is no
-// ACA (RFC 7143 section 11.6.1).
+// TASK REASSIGN is refused below error recovery level 2 (RFC 7143 section 11.6.1).
 func TestFunctionsThatAreRefused(t *testing.T) {
 	r := newSite(t).join(level2())
 	r.manages(pdu.TMFNoReassignment, pdu.TaskReassign, iscsitest.LUN(0), 0x10)
 	r.manages(pdu.TMFNoReassignment, pdu.TaskReassign, iscsitest.LUN(9), 0x10)
-	r.manages(pdu.TMFNotSupported, pdu.ClearACA, iscsitest.LUN(0), 0)
 	r.manages(pdu.TMFNotSupported, 13, iscsitest.LUN(0), 0)
 	r.manages(pdu.TMFNotSupported, 0, iscsitest.LUN(0), 0)
 }
@@ -275,7 +273,7 @@ func TestReportedFunctions(t *testing.T) {
 	for _, tt := range []struct {
 		params text.Params
 		want   [2]byte
-	}{{usual(), [2]byte{0xd8, 0}}, {level2(), [2]byte{0xdc, 0x07}}} {
+	}{{usual(), [2]byte{0xf8, 0}}, {level2(), [2]byte{0xfc, 0x07}}} {
 		r := st.join(tt.params)
 		res := r.Do(iscsitest.Command{CDB: []byte{0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0}, In: 4})
 		good(t, res)

@@ -35,7 +35,7 @@ func (c *Connection) command(p *pdu.PDU, early *held) {
 	s.add(t)
 	t.decode(req, p)
 	s.stats.count(t.cmd.Kind)
-	waits := t.join(req.Attr)
+	waits := t.join(scsi.Attribute(req.Attr))
 	starved := early != nil && early.starved
 	req.Final = req.Final || starved && early.final
 	t.expectData(req, p.Data, waits, starved)
@@ -53,7 +53,7 @@ func (c *Connection) unfit(req pdu.SCSICommand) (reason byte) {
 		return pdu.RejectWaitingForLogout
 	case c.s.tagInUse(req.ITT):
 		return pdu.RejectTaskInProgress
-	case req.Attr > attrACA:
+	case !scsi.Attribute(req.Attr).Valid():
 		return pdu.RejectInvalidField
 	}
 	return 0
@@ -80,9 +80,6 @@ func goOnOp(o op) {
 	o.t.solicitNext()
 }
 
-// attrACA is the last task attribute; there is no ACA.
-const attrACA = 4
-
 func (s *Session) immediateFull() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,10 +93,7 @@ func (t *task) decode(req pdu.SCSICommand, p *pdu.PDU) {
 	if len(p.AHS) > 0 {
 		cdb = append(append(make([]byte, 0, 16+len(p.AHS)), cdb...), extendedCDB(p.AHS)...)
 	}
-	t.cmd = t.s.nexus.Decode(req.LUN, cdb)
-	if req.Attr == attrACA && !bad(t.cmd.Status) {
-		t.cmd = scsi.Command{Status: scsi.SenseInvalidMessage}
-	}
+	t.cmd = t.s.nexus.Decode(req.LUN, scsi.Attribute(req.Attr), cdb)
 	if t.cmd.Kind == scsi.Exec {
 		t.makeCancelable()
 	}

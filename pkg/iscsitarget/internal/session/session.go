@@ -18,8 +18,6 @@
 // What was sent is sent again where it did not arrive (snack.go), and tasks outlive
 // their connection (recovery.go), at error recovery levels 1 and 2. What responses
 // on several connections owe each other is in fence.go.
-//
-// Not here yet: ACA.
 package session
 
 import (
@@ -231,6 +229,9 @@ func (s *Session) finish() {
 	s.reads.close()
 	s.writes.close()
 	s.abort(&abortion{}, anyTask)
+	if s.nexus != nil {
+		s.nexus.LoseACA()
+	}
 	s.granter.wait() // it may give the workers something to do
 	s.workers.wait()
 	if s.nexus != nil {

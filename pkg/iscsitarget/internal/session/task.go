@@ -18,7 +18,8 @@ type task struct {
 	itt       uint32
 	lun       [8]byte
 	immediate bool
-	head      bool   // HEAD OF QUEUE
+	head      bool   // HEAD OF QUEUE, or as urgent
+	aca       bool   // the ACA attribute
 	expectIn  uint32 // bytes of Data-In that the initiator expects
 	expectOut uint32 // bytes of Data-Out that it is ready to send
 	cmd       scsi.Command
@@ -27,6 +28,8 @@ type task struct {
 	sent   int64
 	dataSN uint32
 	again  again // what may have to be sent again
+
+	faulted bool // it ends with CHECK CONDITION: owned by the call that concludes it
 
 	// Guarded by Session.mu.
 	out       inbound
@@ -112,7 +115,8 @@ func bad(st scsi.Status) bool { return st.Code() != scsi.Good }
 
 // respond ends a task with a SCSI Response (RFC 7143 section 11.4).
 func (t *task) respond(st scsi.Status, residual pdu.Residual) {
-	if st.Code() == scsi.CheckCondition && t.s.fault(t, st, residual) {
+	t.faulted = st.Code() == scsi.CheckCondition
+	if t.faulted && t.s.fault(t, st, residual) {
 		return
 	}
 	t.s.end(t, func() {
@@ -196,6 +200,9 @@ func (s *Session) retire(t *task) bool {
 	}
 	t.out.free()
 	s.mu.Unlock()
+	if t.faulted && !t.aborted.Load() {
+		t.cmd.Fault()
+	}
 	if t.cancel != nil {
 		t.cancel()
 	}

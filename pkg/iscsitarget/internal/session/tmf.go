@@ -31,10 +31,11 @@ const (
 )
 
 // functions has one entry a function of RFC 7143 section 11.5.1 and of RFC 7144;
-// others, and CLEAR ACA since there is no ACA, are answered with "not supported".
+// others are answered with "not supported".
 var functions = [128]function{
 	pdu.AbortTask:        {(*Connection).abortTask, 0, oneTask, scsi.DoesAbortTask},
 	pdu.AbortTaskSet:     {(*Connection).abortTaskSet, 0, manyTasks, scsi.DoesAbortTaskSet},
+	pdu.ClearACA:         {(*Connection).clearACA, 0, manyTasks, scsi.DoesClearACA},
 	pdu.ClearTaskSet:     {(*Connection).clearTaskSet, 0, manyTasks, scsi.DoesClearTaskSet},
 	pdu.LogicalUnitReset: {(*Connection).logicalUnitReset, 0, manyTasks, scsi.DoesLogicalUnitReset},
 	pdu.TargetWarmReset:  {(*Connection).targetReset, 0, allUnits, 0},
@@ -202,6 +203,17 @@ func (c *Connection) abortTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer 
 // has its own task set (SAM-5 section 7.5).
 func (c *Connection) clearTaskSet(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
 	c.s.clear(c.s.sharing(unit), onUnit(unit), unit, func() { answer(pdu.TMFComplete) })
+}
+
+// clearACA is CLEAR ACA (SAM-5 section 7.4), which is ABORT TASK for the tasks with
+// the ACA attribute. Commands that were sent before it are waited for: they are to
+// find the ACA condition that they were sent into.
+func (c *Connection) clearACA(req pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {
+	match := onUnit(unit)
+	c.s.abort(&abortion{then: func() {
+		c.s.nexus.ClearACA(req.LUN)
+		answer(pdu.TMFComplete)
+	}}, func(t *task) bool { return t.aca && match(t) })
 }
 
 func (c *Connection) logicalUnitReset(_ pdu.TaskManagement, unit *scsi.Unit, answer func(byte)) {

@@ -17,15 +17,16 @@ const (
 
 // join takes a decoded task into its unit's task set; true means that it waits
 // for its turn, and that the reader ends its part with arrived. A task that has
-// failed waits for nobody: it does nothing.
-func (t *task) join(attr uint8) (waits bool) {
+// failed, or does so because ACA keeps it out, waits for nobody: it does nothing.
+func (t *task) join(attr scsi.Attribute) (waits bool) {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	if t.aborted.Load() || bad(t.status) {
 		return false // whoever aborts must find those that wait
 	}
-	t.head = scsi.Attribute(attr) == scsi.HeadOfQueue
-	if waits = t.cmd.Join(&t.turn, scsi.Attribute(attr), t); waits {
+	t.aca = attr == scsi.ACA
+	t.head = attr == scsi.HeadOfQueue || t.aca
+	if waits = t.cmd.Join(&t.turn, t); waits {
 		t.dormancy, t.arriving = dormant, true
 		t.calls++
 	}

@@ -9,12 +9,13 @@
 //
 // The life of a command: operation.go has its row in the command set; request.go
 // admits it (unit attention, reservation, access state, a SANITIZE under way, the
-// unit's state) and has the row decode its CDB; taskset.go says when its turn is;
-// then the layer above calls what command.go offers, which ends in the command's own
-// file. Whatever changes the medium goes through change in readwrite.go, which has
-// the blocks guarded (guard.go), marked (durability.go) and taken from the tokens
-// that stand for them (tokens.go), or has the blocks for itself as a chore does
-// (chore.go). What must outlive the process is in state.go.
+// unit's state) and has the row decode its CDB; taskset.go says when its turn is, and
+// aca.go who is let in while one that failed has the others wait (NACA); then the
+// layer above calls what command.go offers, which ends in the command's own file.
+// Whatever changes the medium goes through change in readwrite.go, which has the
+// blocks guarded (guard.go), marked (durability.go) and taken from the tokens that
+// stand for them (tokens.go), or has the blocks for itself as a chore does (chore.go).
+// What must outlive the process is in state.go.
 //
 // Reservations are SPC-4's persistent ones, whole, and SPC-2's RESERVE and RELEASE
 // with the exceptions that CRH announces. They are a value that is replaced, never
@@ -32,7 +33,7 @@
 // once, and of SITUA only zero is known.
 //
 // The standards are SAM-5, SPC-4 and SBC-3. Known gaps: no third-party
-// reservations (RESERVE(10) with 3RDPTY), no protection information, no NACA, and
+// reservations (RESERVE(10) with 3RDPTY), no protection information, and
 // the IMMED bits of SYNCHRONIZE CACHE, START STOP UNIT and third-party copy are
 // accepted but the command still answers when the work is done.
 //

@@ -179,6 +179,7 @@ func (l *itl) taskSet() *taskSet {
 // has the same Kind, Dir and Length unless it has failed.
 func (c *Command) Again() Command {
 	next := request{nexus: c.itl.nexus, itl: c.itl, op: c.op, cdb: c.cdb}.command()
+	next.attribute = c.attribute
 	if next.Status.code == Good && (next.Kind != c.Kind || next.Dir != c.Dir || next.Kind != Done && next.Length != c.Length) {
 		next.Status = next.inFormat(SenseInternalTargetFailure)
 	}

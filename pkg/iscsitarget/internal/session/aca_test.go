@@ -3,6 +3,7 @@ package session
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
@@ -222,7 +223,10 @@ func TestACAOfANexusThatVanishes(t *testing.T) {
 	a.faults()
 	b.ready(scsi.Busy, simple)
 	_ = a.Client.Close()
-	for b.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}).Status == scsi.Busy {
+	for deadline := time.Now().Add(iscsitest.Timeout); b.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}).Status == scsi.Busy; {
+		if time.Now().After(deadline) {
+			t.Fatal("the condition outlives its nexus")
+		}
 	}
 	stuck.Release()
 	good(t, b.Wait(older))

@@ -7,8 +7,9 @@
 //
 // The life of a command: the reader of its connection (reader.go) cuts it out of
 // the stream, order.go has it wait for those that were sent before it, as the
-// window (window.go) says, command.go has the SCSI layer decode it, dataout.go collects what the initiator sends (kept
-// track of in inbound.go) and r2t.go asks for the rest, turn.go has it wait where
+// window (window.go) says, command.go has the SCSI layer decode it, dataout.go
+// collects what the initiator sends (kept track of in inbound.go) and r2t.go asks
+// for the rest, turn.go has it wait where
 // its task attribute asks for it, transfer.go moves the data between device and
 // connection, task.go ends it, and the outbox (outbox.go) sends its status. One
 // that is to end before its time, by a task management function (tmf.go), another

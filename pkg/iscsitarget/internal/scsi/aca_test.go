@@ -191,6 +191,9 @@ func TestACATasks(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.name, c.log, want)
 		}
 		c.log = nil
+		if n := len(c.unit.tasks.faulted); n != map[bool]int{true: 0, false: 1}[tt.clears] {
+			t.Errorf("%s: %d conditions", tt.name, n)
+		}
 		if got := c.starts("ac5", read).Status; text(got) != map[bool]string{true: "5/4900", false: "good"}[tt.clears] {
 			t.Errorf("%s: the next one %s", tt.name, text(got))
 		}
@@ -266,7 +269,9 @@ func TestPreemptAndAbortClearsACA(t *testing.T) {
 func TestACAFoundAtJoining(t *testing.T) {
 	c := newCrew(t)
 	mine, theirs, asks := c.decodes("as1", read), c.decodes("bs2", read), c.decodes("bs3", readNACA)
+	invalid := c.decodes("ac0", bad)
 	c.starts("as4", badNACA).fails()
+	invalid.fails() // of no condition, and so does not clear this one
 	c.log = nil
 	c.joins(mine)
 	c.joins(theirs)
@@ -335,7 +340,7 @@ func TestSecondACA(t *testing.T) {
 	c.starts("bc5", read)
 	c.starts("ac6", read).fails()
 	c.played("bc5=aca", "ac6=good")
-	c.starts("as7", read)
+	c.starts("as7", bad) // no longer looked at
 	task := c.starts("bc8", read)
 	c.played("as7=busy", "bc8=good")
 	task.Leave()

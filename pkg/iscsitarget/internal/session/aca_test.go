@@ -113,9 +113,9 @@ func TestNoACA(t *testing.T) {
 	a.ready(scsi.Good, simple, 0x17, 0, 0, 0, 0, 0)
 	// A task that is aborted while it fails has no status.
 	stuck := st.dev.Hold(iscsitest.ReadAt)
-	verify := a.Start(iscsitest.Command{CDB: naca([]byte{0x2f, 2, 0, 0, 0, 0, 0, 0, 1, 0}), Out: pattern(1, block), Immediate: iscsitest.Most})
+	compare := a.Start(iscsitest.Command{CDB: naca([]byte{0x89, 15: 0, 13: 1}), Out: pattern(1, 2*block), Immediate: iscsitest.Most})
 	stuck.Await(t)
-	abort := a.manageTask(pdu.AbortTask, iscsitest.LUN(0), verify)
+	abort := a.manageTask(pdu.AbortTask, iscsitest.LUN(0), compare)
 	a.silent()
 	stuck.Release()
 	a.completes(abort)

@@ -194,8 +194,12 @@ func (c *Connection) Serve() error {
 // at error recovery level 2 they may be recovered before.
 func (c *Connection) depart() {
 	s := c.s
+	s.order.Lock()
 	s.mu.Lock()
 	c.departing = true
+	// From now on no other connection takes in commands of this one, or their data.
+	s.forgetEarly(c)
+	s.order.Unlock()
 	if s.recovers(c) {
 		s.lose(c)
 		s.retain(c)
@@ -233,9 +237,6 @@ func (s *Session) last(c *Connection) bool {
 // terminate ends the tasks of a connection that has gone while others of the session
 // go on. The nexus is told at each logical unit.
 func (s *Session) terminate(c *Connection) {
-	s.order.Lock()
-	s.forgoOf(c)
-	c.goOn()
 	ended := make(chan struct{})
 	found := s.abort(&abortion{then: func() { close(ended) }}, c.allegiant)
 	for _, lun := range found.luns {

@@ -137,7 +137,7 @@ func (h *held) bytes() int {
 }
 
 // forgo counts a number as received whose command was lost, or waits for its turn:
-// its initiator has aborted it, or its connection has gone.
+// its initiator has aborted it.
 func (s *Session) forgo(cmdSN uint32) {
 	if h := s.early[cmdSN]; h != nil && h.pdu != nil {
 		s.earlyBytes -= h.bytes()
@@ -145,14 +145,16 @@ func (s *Session) forgo(cmdSN uint32) {
 	s.early[cmdSN] = &held{}
 }
 
-// forgoOf forgoes what a connection that has gone has brought early.
-func (s *Session) forgoOf(c *Connection) {
+// forgetEarly drops what a connection that has gone has brought early. None of it was
+// acknowledged: its initiator fills the gap that it leaves, with the same commands over
+// another connection or with others (RFC 7143 section 7.2.1).
+func (s *Session) forgetEarly(c *Connection) {
 	for cmdSN, h := range s.early {
 		if h.c == c {
-			s.forgo(cmdSN)
+			s.earlyBytes -= h.bytes()
+			delete(s.early, cmdSN)
 		}
 	}
-	s.advance()
 }
 
 // earlyDataOut keeps a Data-Out whose command has not had its turn; false means

@@ -27,3 +27,31 @@ func TestEarlyCommandOfALostConnectionComesAgain(t *testing.T) {
 		a.keepsNothingEarly()
 	}
 }
+
+// A task whose connection was lost while it waited for memory is asked for its data
+// over the next one.
+func TestWriteThatWaitsForMemoryIsReassigned(t *testing.T) {
+	st := newSite(t)
+	st.cfg.SessionBudget = 256 << 10
+	p := level(2)
+	p.MaxBurstLength, p.FirstBurstLength = 256<<10, 256<<10
+	a := st.join(p)
+	b := a.another(8)
+	hold := st.dev.Hold(iscsitest.WriteAt)
+	want := pattern(1, 256<<10)
+	first := a.Start(iscsitest.Command{CDB: iscsitest.Write(0, len(want)/block), Out: want})
+	a.WaitR2T(first)
+	hold.Await(t) // it has all the memory
+	itt := b.Start(iscsitest.Command{CDB: iscsitest.Write(1024, len(want)/block), Out: want})
+	b.Alive()
+	b.lost()
+	hold.Release()
+	good(t, a.Wait(first))
+	for used := 1; used > 0; used = st.cfg.WriteBudget.Used() { // the memory has come, for nobody
+		a.Alive()
+	}
+	a.recover(8, logoutClosed)
+	a.takes(b, itt)
+	good(t, a.Wait(itt))
+	a.holds(1024, want)
+}

@@ -70,7 +70,8 @@ func (t *task) withdraw(b *burst) (again bool) {
 }
 
 // solicit sends the R2T (RFC 7143 section 11.8) for a burst that nextBurst made,
-// which gets buf. A task that has failed meanwhile asks for nothing more.
+// which gets buf. A task that has failed meanwhile asks for nothing more, one whose
+// connection was lost for nothing now.
 func (t *task) solicit(b *burst, buf *buffer) {
 	s := t.s
 	s.mu.Lock()
@@ -80,6 +81,14 @@ func (t *task) solicit(b *burst, buf *buffer) {
 		s.mu.Unlock()
 		buf.free()
 		t.step(t.finish(scsi.StatusTaskAborted))
+		return
+	}
+	if t.lost() { // the next connection asks for it
+		s.mu.Unlock()
+		buf.free()
+		if t.withdraw(b) {
+			t.solicitNext()
+		}
 		return
 	}
 	b.buf = buf

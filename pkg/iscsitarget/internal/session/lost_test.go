@@ -3,6 +3,7 @@ package session
 import (
 	"testing"
 
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
@@ -54,4 +55,27 @@ func TestWriteThatWaitsForMemoryIsReassigned(t *testing.T) {
 	a.takes(b, itt)
 	good(t, a.Wait(itt))
 	a.holds(1024, want)
+}
+
+// A reassignment that waits for the loss of one connection does nothing when that
+// which asked for it has gone before.
+func TestReassignToAConnectionThatHasGone(t *testing.T) {
+	a := newSite(t).join(level(2))
+	b, c := a.another(8), a.another(9)
+	itt := b.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Hold: true})
+	b.WaitR2T(itt)
+	a.s.mu.Lock()
+	b.c.retained.released = true // its loss is yet to be noticed
+	a.s.mu.Unlock()
+	c.Send(pdu.TaskManagement{Immediate: true, Function: pdu.TaskReassign, ITT: c.ITT(), RefTaskTag: itt, CmdSN: c.CmdSN, ExpDataSN: 1}.Header(), nil)
+	c.Alive()
+	c.logout(pdu.LogoutCloseConnection, 9)
+	c.Expect(pdu.OpLogoutResponse)
+	if err := <-c.ended; err == nil {
+		t.Error("the connection ended well")
+	}
+	b.lost()
+	a.takes(b, itt)
+	a.Serve(a.WaitR2T(itt))
+	good(t, a.Wait(itt))
 }

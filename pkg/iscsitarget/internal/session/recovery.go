@@ -170,7 +170,7 @@ func (c *Connection) reassign(req pdu.TaskManagement, _ *scsi.Unit, answer func(
 		response = pdu.TMFTaskDoesNotExist
 	case !from.retained.released:
 		response = pdu.TMFStillAllegiant
-	case !t.has(req.ExpDataSN):
+	case !t.has(req.ExpDataSN) || c.departing: // then nobody hears it
 		response = pdu.TMFRejected
 	}
 	if response != pdu.TMFComplete {

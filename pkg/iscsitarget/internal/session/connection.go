@@ -230,8 +230,9 @@ func (c *Connection) depart() {
 // last says whether the session has no connection but one that departs. Session.mu is
 // held.
 func (s *Session) last(c *Connection) bool {
-	goesOn := func(other *Connection) bool { return other != c && (!other.departing || other.retained.lost) }
-	return !s.over && s.seating == 0 && !slices.ContainsFunc(s.connections, goesOn) && !slices.ContainsFunc(s.lost, goesOn)
+	goesOn := func(other *Connection) bool { return other != c && !other.departing }
+	lost := func(other *Connection) bool { return other != c } // it may be about to go on with its tasks
+	return !s.over && s.seating == 0 && !slices.ContainsFunc(s.connections, goesOn) && !slices.ContainsFunc(s.lost, lost)
 }
 
 // terminate ends the tasks of a connection that has gone while others of the session

@@ -62,18 +62,11 @@ func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse) {
 func (s *Session) abandon(cid uint16) (found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, c := range s.lost {
-		if c.CID == cid {
-			s.abandonAt(i)
-			return true
+	for _, c := range s.lost {
+		if c.CID == cid && !c.retained.over {
+			c.giveUp()
+			found = true
 		}
 	}
-	return false
-}
-
-// abandonAt gives up what one of the lost connections has left behind. Session.mu is
-// held.
-func (s *Session) abandonAt(i int) {
-	close(s.lost[i].retained.abandoned)
-	s.lost = slices.Delete(s.lost, i, i+1)
+	return found
 }

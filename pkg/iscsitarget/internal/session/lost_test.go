@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -78,4 +80,34 @@ func TestReassignToAConnectionThatHasGone(t *testing.T) {
 	a.takes(b, itt)
 	a.Serve(a.WaitR2T(itt))
 	good(t, a.Wait(itt))
+}
+
+// What a lost connection has kept may be asked for just when its time is over.
+func TestReassignWhenTheTimeIsOver(t *testing.T) {
+	for range 20 {
+		a := newSite(t).join(level(2))
+		b := a.another(8)
+		var tags []uint32
+		for i := range 900 {
+			tags = append(tags, b.Start(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
+			for i%100 == 99 && b.c.outbox.answered(tags[i]) == nil {
+				a.Alive() // the window is open again
+			}
+		}
+		b.lost()
+		a.recover(8, logoutClosed)
+		var begin sync.WaitGroup
+		begin.Add(1)
+		go func() {
+			defer begin.Done()
+			a.s.close()
+		}()
+		for _, itt := range slices.Backward(tags) {
+			a.s.manage(1)
+			a.c.reassign(pdu.TaskManagement{RefTaskTag: itt}, nil, func(byte) { a.s.manage(-1) })
+		}
+		begin.Wait()
+		_ = a.Close()
+		<-a.s.Done()
+	}
 }

@@ -27,6 +27,8 @@ type retained struct {
 	waiting []func()
 	// abandoned is closed when nobody is to recover what is left.
 	abandoned chan struct{}
+	// over: nobody recovers it any more, and its tasks end.
+	over bool
 }
 
 // recovers says whether what a connection leaves behind may be recovered. Session.mu
@@ -39,9 +41,8 @@ func (s *Session) recovers(c *Connection) bool {
 // has its tasks stop asking for data. Session.mu is held, and given up.
 func (s *Session) lose(c *Connection) {
 	s.connections = slices.DeleteFunc(s.connections, func(other *Connection) bool { return other == c })
-	if s.lost = append(s.lost, c); len(s.lost) > lostLimit {
-		s.abandonAt(0)
-	}
+	s.lost = append(s.lost, c)
+	s.abandonSome()
 	stopped := map[*task][]*burst{}
 	for _, t := range s.tasks {
 		if c.allegiant(t) && !t.gone {
@@ -69,6 +70,25 @@ func (s *Session) lose(c *Connection) {
 	close(c.gone)
 }
 
+// abandonSome gives up the oldest of the lost connections, where there are too many.
+// Session.mu is held.
+func (s *Session) abandonSome() {
+	n := 0
+	for _, c := range slices.Backward(s.lost) {
+		if n++; n > lostLimit {
+			c.giveUp()
+		}
+	}
+}
+
+// giveUp has nobody recover what a lost connection has left behind. Session.mu is held.
+func (c *Connection) giveUp() {
+	if !c.retained.over {
+		c.retained.over = true
+		close(c.retained.abandoned)
+	}
+}
+
 // retain waits until nobody recovers what a lost connection has left behind any more.
 func (s *Session) retain(c *Connection) {
 	timer := time.NewTimer(time.Duration(s.Params.DefaultTime2Wait+s.Params.DefaultTime2Retain) * time.Second)
@@ -78,6 +98,9 @@ func (s *Session) retain(c *Connection) {
 	case <-c.retained.abandoned:
 	case <-s.quit:
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.giveUp()
 }
 
 // breakBursts marks the bursts of a task whose data comes no more, and returns them
@@ -130,7 +153,7 @@ func (c *Connection) logoutForRecovery(req pdu.LogoutRequest) {
 	answer := pdu.LogoutResponse{ITT: req.ITT, Time2Wait: uint16(s.Params.DefaultTime2Wait), Time2Retain: uint16(s.Params.DefaultTime2Retain)}
 	s.mu.Lock()
 	all := slices.Concat(s.connections, s.lost)
-	i := slices.IndexFunc(all, func(other *Connection) bool { return other.CID == req.CID })
+	i := slices.IndexFunc(all, func(other *Connection) bool { return other.CID == req.CID && !other.retained.over })
 	switch {
 	case s.Params.ErrorRecoveryLevel < 2 || s.Params.DefaultTime2Retain == 0:
 		answer.Response, answer.Time2Retain = logoutNoRecovery, 0
@@ -224,10 +247,13 @@ func (t *task) moveTo(c, from *Connection, expDataSN uint32) func(op) {
 // is held.
 func (s *Session) leftBehind(req pdu.TaskManagement) (*task, *Connection) {
 	t := s.tasks[req.RefTaskTag]
-	if t != nil && !t.aborted.Load() && t.lun == req.LUN && (!t.gone || !t.again.stated) {
+	if t != nil && !t.aborted.Load() && t.lun == req.LUN && (!t.gone || !t.again.stated) && !t.conn.Load().retained.over {
 		return t, t.conn.Load()
 	}
 	for _, c := range s.lost {
+		if c.retained.over {
+			continue // what it has kept may go just now
+		}
 		if t := c.outbox.answered(req.RefTaskTag); t != nil && t.lun == req.LUN {
 			return t, c
 		}

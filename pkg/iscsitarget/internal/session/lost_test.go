@@ -111,3 +111,24 @@ func TestReassignWhenTheTimeIsOver(t *testing.T) {
 		<-a.s.Done()
 	}
 }
+
+// Where connections with the same CID were lost one after another, all of them are
+// logged out together.
+func TestLogoutOfSeveralWithOneCID(t *testing.T) {
+	a := newSite(t).join(level(2))
+	write := iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Hold: true}
+	b := a.another(8)
+	first := b.Start(write)
+	b.WaitR2T(first)
+	b.lost()
+	c := a.another(8)
+	second := c.Start(write)
+	c.WaitR2T(second)
+	c.lost()
+	a.recover(8, logoutClosed)
+	for from, itt := range map[*rig]uint32{b: first, c: second} {
+		a.takes(from, itt)
+		a.Serve(a.WaitR2T(itt))
+		good(t, a.Wait(itt))
+	}
+}

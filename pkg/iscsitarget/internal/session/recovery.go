@@ -160,7 +160,9 @@ func (c *Connection) logoutForRecovery(req pdu.LogoutRequest) {
 	case i < 0:
 		answer = pdu.LogoutResponse{Response: logoutNoCID, ITT: req.ITT}
 	default:
-		all[i].retained.released = true
+		for _, other := range all[i:] { // several may have been lost one after another
+			other.retained.released = other.retained.released || other.CID == req.CID
+		}
 	}
 	s.mu.Unlock()
 	c.outbox.post(answer.Header(), takesStatSN)

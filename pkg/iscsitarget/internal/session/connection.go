@@ -215,7 +215,9 @@ func (c *Connection) depart() {
 		s.finish()
 		return
 	}
-	s.terminate(c)
+	ended := make(chan struct{})
+	s.terminate([]*Connection{c}, func() { close(ended) })
+	<-ended
 	c.outbox.discard()
 	s.mu.Lock()
 	other := func(other *Connection) bool { return other == c }
@@ -235,15 +237,20 @@ func (s *Session) last(c *Connection) bool {
 	return !s.over && s.seating == 0 && !slices.ContainsFunc(s.connections, goesOn) && !slices.ContainsFunc(s.lost, lost)
 }
 
-// terminate ends the tasks of a connection that has gone while others of the session
-// go on. The nexus is told at each logical unit.
-func (s *Session) terminate(c *Connection) {
-	ended := make(chan struct{})
-	found := s.abort(&abortion{then: func() { close(ended) }}, c.allegiant)
-	for _, lun := range found.luns {
-		s.nexus.CommandsCleared(lun)
-	}
-	<-ended
+// terminate ends the tasks of connections that have gone while others of the session
+// go on, and runs then. The nexus is told at each logical unit before that, but not
+// while one of them may still write.
+func (s *Session) terminate(gone []*Connection, then func()) {
+	var found marks
+	a := &abortion{then: func() {
+		for _, lun := range found.luns {
+			s.nexus.CommandsCleared(lun)
+		}
+		then()
+	}}
+	a.left.Add(1)
+	found = s.mark(a, func(t *task) bool { return slices.Contains(gone, t.conn.Load()) }, false)
+	a.one()
 }
 
 // allegiant matches the tasks of the connection.

@@ -19,7 +19,7 @@ func (c *Connection) logout(p *pdu.PDU) {
 	req := pdu.ParseLogoutRequest(&p.BHS)
 	c.settle(p)
 	answer := pdu.LogoutResponse{ITT: req.ITT}
-	named := c.s.connection(req.CID)
+	named, lost := c.s.connection(req.CID), c.s.lostWith(req.CID)
 	switch {
 	case c.leaving:
 		c.reject(pdu.RejectWaitingForLogout, p)
@@ -29,22 +29,23 @@ func (c *Connection) logout(p *pdu.PDU) {
 		c.reject(pdu.RejectInvalidField, p)
 	case req.Reason == pdu.LogoutCloseSession:
 		c.s.close()
-		c.leave(c.s.Connections(), answer)
+		c.leave(c.s.Connections(), anyTask, answer)
 	case req.Reason == pdu.LogoutForRecovery:
 		c.logoutForRecovery(req)
-	case named == nil && c.s.abandon(req.CID):
-		c.outbox.post(answer.Header(), takesStatSN)
+	case named == nil && len(lost) > 0:
+		c.s.terminate(lost, func() { c.outbox.post(answer.Header(), takesStatSN) })
+		c.s.abandon(lost)
 	case named == nil:
 		answer.Response = logoutNoCID
 		c.outbox.post(answer.Header(), takesStatSN)
 	default:
-		c.leave([]*Connection{named}, answer)
+		c.leave([]*Connection{named}, named.allegiant, answer)
 	}
 }
 
-// leave closes connections when their tasks have ended; c is the one that the answer
-// goes over, whether it is among them or not.
-func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse) {
+// leave closes connections when the tasks concerned have ended; c is the one that the
+// answer goes over, whether it is among them or not.
+func (c *Connection) leave(leaving []*Connection, concerned func(*task) bool, answer pdu.LogoutResponse) {
 	for _, other := range leaving {
 		other.leaving = true
 	}
@@ -54,19 +55,21 @@ func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse) {
 			other.loggedOut.Store(true)
 			other.outbox.finish()
 		}
-	}}, func(t *task) bool { return slices.Contains(leaving, t.conn.Load()) })
+	}}, concerned)
 }
 
-// abandon gives up what a lost connection has left behind; false where there is none
-// with that CID.
-func (s *Session) abandon(cid uint16) (found bool) {
+// lostWith returns the lost connections with a CID.
+func (s *Session) lostWith(cid uint16) []*Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.lost {
-		if c.CID == cid && !c.retained.over {
-			c.giveUp()
-			found = true
-		}
+	return slices.DeleteFunc(slices.Clone(s.lost), func(c *Connection) bool { return c.CID != cid })
+}
+
+// abandon gives up what lost connections have left behind.
+func (s *Session) abandon(lost []*Connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range lost {
+		c.giveUp()
 	}
-	return found
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
@@ -130,5 +131,25 @@ func TestLogoutOfSeveralWithOneCID(t *testing.T) {
 		a.takes(from, itt)
 		a.Serve(a.WaitR2T(itt))
 		good(t, a.Wait(itt))
+	}
+}
+
+// A logout is not answered while a write of a lost connection is under way.
+func TestLogoutWaitsForLostConnections(t *testing.T) {
+	for _, reason := range []uint8{pdu.LogoutCloseSession, pdu.LogoutCloseConnection} {
+		a := newSite(t).join(level(2))
+		b := a.another(8)
+		hold := a.dev.Hold(iscsitest.WriteAt)
+		b.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Immediate: block})
+		hold.Await(t)
+		b.lost()
+		a.logout(reason, 8)
+		if p, err := a.TryRecv(50 * time.Millisecond); err == nil {
+			t.Errorf("reason %d: opcode %#02x, though a write is under way", reason, byte(p.BHS.Opcode()))
+		}
+		hold.Release()
+		if p := a.Expect(pdu.OpLogoutResponse); pdu.ParseLogoutResponse(&p.BHS).Response != logoutClosed {
+			t.Errorf("reason %d: %+v", reason, pdu.ParseLogoutResponse(&p.BHS))
+		}
 	}
 }

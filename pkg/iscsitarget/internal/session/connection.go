@@ -34,7 +34,8 @@ type Connection struct {
 	conn   net.Conn
 	reader *pdu.Reader
 	outbox *outbox
-	gone   chan struct{} // closed when the session has no more to do with it
+	gone   chan struct{} // closed when the session has no more to do with it, but what it keeps
+	ended  chan struct{} // closed when nothing of it is left
 
 	swept  time.Time // reader: when sweep looked last
 	pinged bool      // reader: a NOP-In of ours is unanswered
@@ -61,7 +62,7 @@ type Connection struct {
 // statSN is the next one. A connection with the same CID is reinstated (RFC 7143
 // section 6.3.4): the old one must go, for which there is patience.
 func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params text.Params, statSN uint32, patience time.Duration) (*Connection, error) {
-	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), retained: retained{abandoned: make(chan struct{})}}
+	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), ended: make(chan struct{}), retained: retained{abandoned: make(chan struct{})}}
 	c.maxSend.Store(params.MaxSendDataSegmentLength)
 	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
 	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
@@ -81,18 +82,18 @@ func (s *Session) seat(c *Connection, patience time.Duration) error {
 	defer deadline.Stop()
 	s.mu.Lock()
 	s.seating++
-	old, err := s.admit(c)
+	old, gone, err := s.admit(c)
 	for old != nil && err == nil {
 		s.mu.Unlock()
 		_ = old.conn.Close()
 		late := false
 		select {
-		case <-old.gone:
+		case <-gone:
 		case <-deadline.C:
 			late = true
 		}
 		s.mu.Lock()
-		if old, err = s.admit(c); old != nil && late {
+		if old, gone, err = s.admit(c); old != nil && late {
 			err = ErrBusy
 		}
 	}
@@ -105,26 +106,30 @@ func (s *Session) seat(c *Connection, patience time.Duration) error {
 	return err
 }
 
-// admit adds a connection, or returns the one that is in its way. Session.mu is held.
-func (s *Session) admit(c *Connection) (old *Connection, err error) {
+// admit adds a connection, or returns the one that is in its way, and what is closed
+// when it is not any more. Session.mu is held.
+func (s *Session) admit(c *Connection) (old *Connection, gone <-chan struct{}, err error) {
 	if s.over || s.closing && s.led {
-		return nil, ErrOver
+		return nil, nil, ErrOver
 	}
 	same := func(other *Connection) bool { return other.CID == c.CID }
 	if i := slices.IndexFunc(s.connections, same); i >= 0 {
-		return s.connections[i], nil
+		return s.connections[i], s.connections[i].gone, nil
 	}
 	if len(s.connections) >= int(max(1, s.Params.MaxConnections)) {
-		return nil, ErrTooManyConnections
+		return nil, nil, ErrTooManyConnections
 	}
 	for _, old := range s.lost {
-		if same(old) {
+		switch {
+		case same(old) && old.retained.over: // its tasks have yet to end
+			return old, old.ended, nil
+		case same(old):
 			old.retained.released = true // RFC 7143 section 6.3.4
 		}
 	}
 	s.led = true
 	s.connections = append(s.connections, c)
-	return nil, nil
+	return nil, nil, nil
 }
 
 // empty says whether the session is over just now: it has no connection, and waits
@@ -194,6 +199,7 @@ func (c *Connection) Serve() error {
 // at error recovery level 2 they may be recovered before.
 func (c *Connection) depart() {
 	s := c.s
+	defer close(c.ended)
 	s.order.Lock()
 	s.mu.Lock()
 	c.departing = true

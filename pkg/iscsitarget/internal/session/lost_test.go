@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
@@ -152,4 +153,29 @@ func TestLogoutWaitsForLostConnections(t *testing.T) {
 			t.Errorf("reason %d: %+v", reason, pdu.ParseLogoutResponse(&p.BHS))
 		}
 	}
+}
+
+// A connection with the CID of one whose time to be recovered is over takes its place
+// once nothing of it is under way.
+func TestReinstatementWaitsForTasksThatEnd(t *testing.T) {
+	a := newSite(t).join(level(2))
+	b := a.another(8)
+	hold := a.dev.Hold(iscsitest.WriteAt)
+	b.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Immediate: block})
+	hold.Await(t)
+	b.lost()
+	a.s.abandon(a.s.lostWith(8))
+	good(t, a.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()})) // nothing has ended yet
+	server, client := tcpPair(t)
+	defer client.Close()
+	defer server.Close()
+	if _, err := a.s.Connect(server, pdu.NewReader(server, 8192, 1020), 8, a.s.Params, 1, 50*time.Millisecond); err == nil {
+		t.Fatal("admitted, though a write is under way")
+	}
+	hold.Release()
+	if err := <-b.ended; err == nil {
+		t.Error("the connection ended well")
+	}
+	expect(t, a.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x06477F)
+	a.another(8).Alive()
 }

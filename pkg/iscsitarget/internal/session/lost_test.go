@@ -179,3 +179,20 @@ func TestReinstatementWaitsForTasksThatEnd(t *testing.T) {
 	expect(t, a.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x06477F)
 	a.another(8).Alive()
 }
+
+// A status that is sent again counts as any other, so that a reader that asks for it
+// over and over is not served faster than it takes.
+func TestRestatedStatusCounts(t *testing.T) {
+	r := newSite(t).join(level(1))
+	itt := r.unacked(r.ExpStatSN, iscsitest.Command{CDB: iscsitest.Read(0, 1), In: block})
+	var task *task
+	for task == nil {
+		task = r.c.outbox.answered(itt)
+	}
+	o := newOutbox(nil, r.s.window, 1, time.Second, pdu.Digests{})
+	o.unacked = []answer{{t: task}}
+	o.restate(task)
+	if o.bytes != pdu.BHSLen {
+		t.Errorf("%d bytes are queued", o.bytes)
+	}
+}

@@ -395,6 +395,7 @@ func (o *outbox) restate(t *task) {
 		h.SetDataLen(len(a.data))
 		a.header = h
 		o.queue = append(o.queue, outgoing{header: h, data: a.data})
+		o.bytes += pdu.BHSLen + len(a.data)
 		o.change.Broadcast()
 	}
 }

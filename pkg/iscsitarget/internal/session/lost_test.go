@@ -196,3 +196,25 @@ func TestRestatedStatusCounts(t *testing.T) {
 		t.Errorf("%d bytes are queued", o.bytes)
 	}
 }
+
+// What is kept until it is acknowledged is bounded in bytes, too.
+func TestUnackedBytesAreBounded(t *testing.T) {
+	r := newSite(t).join(level(1))
+	r.Resent = true
+	first := r.ExpStatSN
+	go func() {
+		for range unackedLimit {
+			h := pdu.NopOut{Immediate: true, ITT: 77, TTT: pdu.NoTag, CmdSN: r.CmdSN, ExpStatSN: first}.Header()
+			if r.TrySend(h, make([]byte, 128<<10)) != nil {
+				return
+			}
+		}
+	}()
+	got := 0
+	for _, p := range r.ExpectClosed() {
+		got += len(p.Data)
+	}
+	if got > 2*unackedBytes {
+		t.Errorf("%d bytes were kept", got)
+	}
+}

@@ -89,6 +89,7 @@ type outbox struct {
 	// they are though the connection has closed.
 	unacked []answer
 	retains bool
+	kept    int // bytes with them
 	owed    int // bytes that were kept since the initiator was asked to acknowledge
 }
 
@@ -154,8 +155,10 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 	if seq == takesStatSN {
 		o.statSN++
 		if o.keeps && (!o.closed || o.retains) {
-			o.unacked = append(o.unacked, answer{h, data, t})
-			defer o.press(len(o.unacked), t)
+			a := answer{h, data, t}
+			o.unacked = append(o.unacked, a)
+			o.kept += a.size()
+			defer o.press(t)
 		}
 	}
 	if o.closed {

@@ -278,6 +278,7 @@ func (o *outbox) takeBack(t *task) answer {
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(o.unacked, func(a answer) bool { return a.t == t })
 	a := o.unacked[i]
+	o.kept -= a.size()
 	o.unacked = slices.Delete(o.unacked, i, i+1)
 	return a
 }

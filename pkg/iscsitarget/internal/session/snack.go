@@ -15,6 +15,8 @@ const (
 	// unackedLimit is how many PDUs with status a connection keeps: an initiator
 	// that acknowledges none has it closed.
 	unackedLimit = 1024
+	// unackedBytes is how many bytes it keeps with them, of data that is on no budget.
+	unackedBytes = 4 << 20
 	// ackInterval is after how many bytes that are kept it is asked to.
 	ackInterval = 64 << 10
 	// recoveryLimit is how often damaged data of one command is asked for anew.
@@ -26,6 +28,15 @@ type answer struct {
 	header pdu.BHS
 	data   []byte
 	t      *task // whose status it is, nil for others
+}
+
+// size is what it keeps of data that is on no budget, in bytes.
+func (a *answer) size() int {
+	n := len(a.data)
+	if a.t != nil && a.t.cmd.Kind != scsi.Read {
+		n += int(a.t.sent)
+	}
+	return n
 }
 
 // dataIn is a Data-In that was sent.
@@ -149,10 +160,11 @@ func (a *again) drop(t *task) {
 	a.parts = nil
 }
 
-// press asks for an acknowledgement now and then, when n PDUs are kept and a task's
-// last one just now: an initiator that has nothing to send acknowledges nothing.
-func (o *outbox) press(n int, t *task) {
+// press asks for an acknowledgement now and then, when a PDU is kept, which may be a
+// task's last one: an initiator that has nothing to send acknowledges nothing.
+func (o *outbox) press(t *task) {
 	o.mu.Lock()
+	full := len(o.unacked) > unackedLimit || o.kept > unackedBytes
 	o.owed += 1 << 10
 	if t != nil {
 		o.owed += int(t.sent)
@@ -163,7 +175,7 @@ func (o *outbox) press(n int, t *task) {
 	}
 	o.mu.Unlock()
 	switch {
-	case n > unackedLimit:
+	case full:
 		_ = o.conn.Close()
 	case due:
 		o.post(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nextStatSN)
@@ -179,6 +191,7 @@ func (o *outbox) acknowledge(expStatSN uint32) {
 			o.acked = expStatSN
 		}
 		for n < len(o.unacked) && serialLess(o.unacked[n].header.StatSN(), expStatSN) {
+			o.kept -= o.unacked[n].size()
 			n++
 		}
 	}

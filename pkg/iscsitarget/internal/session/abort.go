@@ -255,7 +255,7 @@ func (s *Session) fault(t *task, st scsi.Status, residual pdu.Residual) bool {
 	c := clearing{by: s, unit: unit, sessions: sessions, match: func(other *task) bool { return !other.gone && match(other) }}
 	c.then = func() {
 		t.leave()
-		t.postStatus(t.response(st, residual), senseSegment(st))
+		t.postStatus(st, residual)
 		s.forget(t)
 	}
 	c.start()

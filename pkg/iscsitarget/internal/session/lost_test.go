@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"testing"
@@ -216,5 +217,39 @@ func TestUnackedBytesAreBounded(t *testing.T) {
 	}
 	if got > 2*unackedBytes {
 		t.Errorf("%d bytes were kept", got)
+	}
+}
+
+// Data goes over another connection in pieces that its initiator takes there.
+func TestReassignToAConnectionThatTakesLess(t *testing.T) {
+	p := level(2)
+	p.MaxSendDataSegmentLength = 64 << 10
+	a := newSite(t).join(p)
+	b := a.another(8)
+	a.s.mu.Lock()
+	a.s.Params.MaxSendDataSegmentLength = 4096 // for the next connection
+	a.s.mu.Unlock()
+	c := a.another(9)
+	want := pattern(1, 256<<10)
+	a.fill(0, want)
+	for _, stated := range []bool{true, false} {
+		read := iscsitest.Command{CDB: iscsitest.Read(0, len(want)/block), In: uint32(len(want))}
+		itt := b.Start(read)
+		if stated {
+			for b.c.outbox.answered(itt) == nil {
+				a.Alive()
+			}
+		} else if err := b.Step(); err != nil {
+			t.Fatal(err)
+		}
+		b.lost()
+		c.recover(b.CID, logoutClosed)
+		c.takes(b, itt)
+		got := c.Wait(itt)
+		good(t, got)
+		if !bytes.Equal(got.Data, want) {
+			t.Error("other data")
+		}
+		b = a.another(b.CID + 10)
 	}
 }

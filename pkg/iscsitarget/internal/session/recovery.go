@@ -223,12 +223,10 @@ func (t *task) moveTo(c, from *Connection, expDataSN uint32) func(op) {
 	} else {
 		t.again.acknowledged(t, expDataSN)
 	}
-	for _, p := range t.again.parts {
-		p.post(c.outbox)
-	}
+	t.sendAll(c)
 	if t.again.stated {
 		a := from.outbox.takeBack(t)
-		c.outbox.postStatus(a.header, a.data, t)
+		c.outbox.postStatus(t.restated(a.header), a.data, t)
 	}
 	if t.gone || t.aborted.Load() {
 		return nil

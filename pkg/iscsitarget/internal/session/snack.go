@@ -84,13 +84,16 @@ func (t *task) sendPartly(data []byte, buf *buffer, last bool) {
 	s := t.s
 	s.mu.Lock()
 	p := dataIn{DataIn: pdu.DataIn{ITT: t.itt, DataSN: t.dataSN, BufferOffset: uint32(t.sent)}, data: data, buf: buf}
-	t.dataSN++
 	if p.Final = t.moved(data, last); p.Final && !last {
 		p.Acknowledge, p.LUN, p.TTT = true, t.lun, s.newTransferTag()
 		s.acks[p.TTT] = t
 	}
-	t.again.parts = append(t.again.parts, p)
-	p.post(t.outbox())
+	n := len(t.again.parts)
+	// The task may have been given a connection just now that takes less at once.
+	t.dataSN = t.split(p, t.dataSN, int(t.conn.Load().maxSend.Load()))
+	for i := range t.again.parts[n:] {
+		t.again.parts[n+i].post(t.outbox())
+	}
 	s.mu.Unlock()
 	t.outbox().room()
 }
@@ -357,6 +360,14 @@ func (c *Connection) resegment(req pdu.SNACK) (reason byte) {
 		return pdu.RejectInvalidField
 	}
 	t.again.tag = req.TTT
+	t.sendAll(c)
+	c.outbox.restate(t)
+	return 0
+}
+
+// sendAll sends what is kept over a connection, in pieces that its initiator takes now.
+// Session.mu is held.
+func (t *task) sendAll(c *Connection) {
 	old := t.again.parts
 	t.again.parts = nil
 	sn := t.dataSN - uint32(len(old))
@@ -364,11 +375,9 @@ func (c *Connection) resegment(req pdu.SNACK) (reason byte) {
 		sn = t.split(p, sn, int(c.maxSend.Load()))
 	}
 	t.dataSN = sn
-	for _, p := range t.again.parts {
-		p.post(c.outbox)
+	for i := range t.again.parts {
+		t.again.parts[i].post(c.outbox)
 	}
-	c.outbox.restate(t)
-	return 0
 }
 
 // split adds a Data-In, in pieces of at most n bytes, numbered from sn on, and takes
@@ -392,6 +401,14 @@ func (t *task) split(p dataIn, sn uint32, n int) (next uint32) {
 	}
 }
 
+// restated is the status of a task with what has become of its Data-Ins and R2Ts.
+// Session.mu is held.
+func (t *task) restated(h pdu.BHS) pdu.BHS {
+	resp := pdu.ParseSCSIResponse(&h)
+	resp.SNACKTag, resp.ExpDataSN = t.again.tag, t.dataSN+t.out.r2tSN
+	return resp.Header()
+}
+
 // restate sends the status of a task once more, with what has become of its Data-Ins.
 func (o *outbox) restate(t *task) {
 	o.mu.Lock()
@@ -401,9 +418,7 @@ func (o *outbox) restate(t *task) {
 		if a.t != t {
 			continue
 		}
-		resp := pdu.ParseSCSIResponse(&a.header)
-		resp.SNACKTag, resp.ExpDataSN = t.again.tag, t.dataSN
-		h := resp.Header()
+		h := t.restated(a.header)
 		h.SetStatSN(a.header.StatSN())
 		h.SetDataLen(len(a.data))
 		a.header = h

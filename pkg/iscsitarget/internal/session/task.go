@@ -122,7 +122,7 @@ func (t *task) respond(st scsi.Status, residual pdu.Residual) {
 	t.s.end(t, func() {
 		if t.recoverable() || st.IsAttention() {
 			// An attention may be of what was aborted (RFC 7143 section 4.2.2.3.4).
-			t.conn.Load().fenced(func() { t.postStatus(t.response(st, residual), senseSegment(st)) })
+			t.conn.Load().fenced(func() { t.postStatus(st, residual) })
 			t.outbox().room()
 			return
 		}
@@ -136,11 +136,11 @@ func (t *task) response(st scsi.Status, residual pdu.Residual) pdu.BHS {
 
 // postStatus sends the status of a task without waiting. The task is not given
 // another connection meanwhile.
-func (t *task) postStatus(h pdu.BHS, sense []byte) {
+func (t *task) postStatus(st scsi.Status, residual pdu.Residual) {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	t.again.stated = true
-	if !t.outbox().postStatus(h, sense, t) {
+	if !t.outbox().postStatus(t.response(st, residual), senseSegment(st), t) {
 		t.again.acknowledged(t, t.dataSN)
 	}
 }
@@ -169,7 +169,7 @@ func (s *Session) end(t *task, status func()) bool {
 	if !send && t.told {
 		// Of a bounded number, and of another session's doing: it must not wait.
 		status = func() {
-			t.postStatus(t.response(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected())), nil)
+			t.postStatus(scsi.StatusTaskAborted, pdu.ResidualOf(0, t.expected()))
 		}
 	}
 	t.leave()

@@ -109,7 +109,7 @@ func (s *Session) seat(c *Connection, patience time.Duration) error {
 // admit adds a connection, or returns the one that is in its way, and what is closed
 // when it is not any more. Session.mu is held.
 func (s *Session) admit(c *Connection) (old *Connection, gone <-chan struct{}, err error) {
-	if s.over || s.closing && s.led {
+	if s.over || s.closing {
 		return nil, nil, ErrOver
 	}
 	same := func(other *Connection) bool { return other.CID == c.CID }
@@ -127,7 +127,6 @@ func (s *Session) admit(c *Connection) (old *Connection, gone <-chan struct{}, e
 			old.retained.released = true // RFC 7143 section 6.3.4
 		}
 	}
-	s.led = true
 	s.connections = append(s.connections, c)
 	return nil, nil, nil
 }

@@ -2,6 +2,8 @@ package session
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -252,4 +254,18 @@ func TestReassignToAConnectionThatTakesLess(t *testing.T) {
 		}
 		b = a.another(b.CID + 10)
 	}
+}
+
+// A session that was closed before its first connection came takes none, and ends.
+func TestClosedBeforeItsFirstConnection(t *testing.T) {
+	st := newSite(t)
+	s := New(st.cfg, Info{Target: "iqn.t", Initiator: "iqn.i", Params: level(2)}, st, st.inventory, nil, 1, func() {}, slog.New(slog.DiscardHandler))
+	s.Close()
+	server, client := tcpPair(t)
+	defer client.Close()
+	defer server.Close()
+	if _, err := s.Connect(server, pdu.NewReader(server, 8192, 1020), 8, s.Params, 1, time.Second); !errors.Is(err, ErrOver) {
+		t.Fatalf("got %v", err)
+	}
+	<-s.Done()
 }

@@ -139,7 +139,6 @@ type Session struct {
 	connections []*Connection
 	lost        []*Connection     // whose tasks wait for others
 	seating     int               // connections that are to come
-	led         bool              // it has had its leading connection
 	closing     bool              // it is to end, and takes no further connection
 	over        bool              // no connection is left, and none comes
 	tasks       map[uint32]*task  // by initiator task tag

@@ -126,6 +126,9 @@ func (c *Client) Step() error {
 // Ended says whether a command has its status.
 func (c *Client) Ended(itt uint32) bool { return c.running[itt].result.Done }
 
+// SentAs is the number of a command that has not ended.
+func (c *Client) SentAs(itt uint32) (cmdSN uint32) { return c.running[itt].cmdSN }
+
 // Running are the tags of the commands that have not ended.
 func (c *Client) Running() (tags []uint32) {
 	for itt, x := range c.running {

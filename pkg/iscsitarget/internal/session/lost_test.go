@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -268,4 +269,80 @@ func TestClosedBeforeItsFirstConnection(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	<-s.Done()
+}
+
+// Whenever connections of several break, and whatever is aborted then, every other
+// command ends once, with its data.
+func TestRecoveryOfSeveralAtAnyTime(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	p := level(2)
+	p.MaxRecvDataSegmentLength, p.MaxSendDataSegmentLength, p.FirstBurstLength, p.MaxBurstLength = 8192, 8192, 16<<10, 32<<10
+	a := newSite(t).join(p)
+	all := []*rig{a, a.another(8), a.another(9)}
+	const area, n = 64 << 10, 9
+	model := make([]byte, n*area)
+	for round := range 40 {
+		var tags [n]uint32
+		var reads [n]bool
+		for i := range n {
+			c := all[i%len(all)]
+			if reads[i] = random.IntN(2) == 0; reads[i] {
+				tags[i] = c.Start(iscsitest.Command{CDB: iscsitest.Read(i*area/block, area/block), In: area})
+				continue
+			}
+			want := pattern(byte(round*n+i), area)
+			copy(model[i*area:], want)
+			tags[i] = c.Start(iscsitest.Command{CDB: iscsitest.Write(i*area/block, area/block), Out: want, Immediate: random.IntN(2) * iscsitest.Most, Unsolicited: random.IntN(2) * iscsitest.Most})
+		}
+		broken := 1 + random.IntN(2)
+		for _, b := range all[1 : 1+broken] {
+			for range random.IntN(8) {
+				if len(b.Running()) == 0 {
+					break
+				}
+				if err := b.Step(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, b := range all[1 : 1+broken] {
+			_ = b.Close()
+		}
+		for k := 1; k <= broken; k++ {
+			b := all[k]
+			a.recover(b.CID, logoutClosed)
+			for i := k; i < n; i += len(all) {
+				if !b.Ended(tags[i]) && reads[i] && random.IntN(4) == 0 {
+					a.Send(pdu.TaskManagement{Immediate: true, Function: pdu.AbortTask, ITT: a.ITT(), RefTaskTag: tags[i], RefCmdSN: b.SentAs(tags[i]), CmdSN: a.CmdSN}.Header(), nil)
+					a.Until(pdu.OpTaskManagementResponse)
+					tags[i] = 0
+					continue
+				}
+				ended := b.Ended(tags[i])
+				sn := a.TakeOver(b.Client, tags[i])
+				if !ended && a.reassign(tags[i], sn) == pdu.TMFTaskDoesNotExist {
+					a.Again(tags[i])
+				}
+			}
+		}
+		for i := range n {
+			c := all[i%len(all)]
+			if i%len(all) <= broken {
+				c = a
+			}
+			if tags[i] == 0 {
+				continue
+			}
+			got := c.Wait(tags[i])
+			good(t, got)
+			if reads[i] && !bytes.Equal(got.Data, model[i*area:(i+1)*area]) {
+				t.Fatalf("round %d: read %d got other data", round, i)
+			}
+		}
+		for k := 1; k <= broken; k++ {
+			all[k] = a.another(all[k].CID)
+		}
+	}
+	a.holds(0, model)
+	a.keepsNothingEarly()
 }

@@ -182,7 +182,10 @@ func (c *Connection) reassign(req pdu.TaskManagement, _ *scsi.Unit, answer func(
 	s := c.s
 	s.mu.Lock()
 	t, from := s.leftBehind(req)
-	if t != nil && from.retained.released && !from.retained.lost {
+	if from == nil {
+		from = s.toBeLost() // the task may be taken in yet, of what has come before
+	}
+	if from != nil && from.retained.released && !from.retained.lost {
 		from.retained.waiting = append(from.retained.waiting, func() { c.reassign(req, nil, answer) })
 		s.mu.Unlock()
 		return
@@ -239,6 +242,17 @@ func (t *task) moveTo(c, from *Connection, expDataSN uint32) func(op) {
 	case t.expectOut > 0:
 		t.calls++
 		return goOnOp
+	}
+	return nil
+}
+
+// toBeLost returns a connection that was logged out for recovery, and is not lost yet.
+// Session.mu is held.
+func (s *Session) toBeLost() *Connection {
+	for _, c := range slices.Concat(s.connections, s.lost) {
+		if c.retained.released && !c.retained.lost && !c.retained.over {
+			return c
+		}
 	}
 	return nil
 }

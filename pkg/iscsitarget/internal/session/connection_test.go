@@ -205,6 +205,7 @@ func TestLogoutOfOneConnection(t *testing.T) {
 	if p := a.Expect(pdu.OpLogoutResponse); pdu.ParseLogoutResponse(&p.BHS).Response != logoutNoCID {
 		t.Errorf("a connection that has gone was logged out: %+v", pdu.ParseLogoutResponse(&p.BHS))
 	}
+	expect(t, a.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x06477F)
 	good(t, a.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
 	a.logout(pdu.LogoutCloseConnection, a.CID)
 	a.Expect(pdu.OpLogoutResponse)

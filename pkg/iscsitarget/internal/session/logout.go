@@ -29,7 +29,7 @@ func (c *Connection) logout(p *pdu.PDU) {
 		c.reject(pdu.RejectInvalidField, p)
 	case req.Reason == pdu.LogoutCloseSession:
 		c.s.close()
-		c.leave(c.s.Connections(), anyTask, answer)
+		c.leave(c.s.Connections(), answer, func(then func()) { c.s.abort(&abortion{then: then}, anyTask) })
 	case req.Reason == pdu.LogoutForRecovery:
 		c.logoutForRecovery(req)
 	case named == nil && len(lost) > 0:
@@ -39,23 +39,24 @@ func (c *Connection) logout(p *pdu.PDU) {
 		answer.Response = logoutNoCID
 		c.outbox.post(answer.Header(), takesStatSN)
 	default:
-		c.leave([]*Connection{named}, named.allegiant, answer)
+		leaving := []*Connection{named}
+		c.leave(leaving, answer, func(then func()) { c.s.terminate(leaving, then) })
 	}
 }
 
-// leave closes connections when the tasks concerned have ended; c is the one that the
-// answer goes over, whether it is among them or not.
-func (c *Connection) leave(leaving []*Connection, concerned func(*task) bool, answer pdu.LogoutResponse) {
+// leave closes connections when end has ended the tasks concerned; c is the one that
+// the answer goes over, whether it is among them or not.
+func (c *Connection) leave(leaving []*Connection, answer pdu.LogoutResponse, end func(then func())) {
 	for _, other := range leaving {
 		other.leaving = true
 	}
-	c.s.abort(&abortion{then: func() {
+	end(func() {
 		c.outbox.post(answer.Header(), takesStatSN)
 		for _, other := range leaving {
 			other.loggedOut.Store(true)
 			other.outbox.finish()
 		}
-	}}, concerned)
+	})
 }
 
 // lostWith returns the lost connections with a CID.

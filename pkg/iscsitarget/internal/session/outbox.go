@@ -89,8 +89,9 @@ type outbox struct {
 	// they are though the connection has closed.
 	unacked []answer
 	retains bool
-	kept    int // bytes with them
-	owed    int // bytes that were kept since the initiator was asked to acknowledge
+	kept    int       // bytes with them
+	owed    int       // bytes that were kept since the initiator was asked to acknowledge
+	asked   time.Time // since when it has been, and has acknowledged nothing
 }
 
 func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d pdu.Digests) *outbox {

@@ -84,18 +84,21 @@ func earliest(a time.Time, forA time.Duration, b time.Time, forB time.Duration) 
 	return a
 }
 
-// sweep gives up an initiator that keeps a task waiting for data: the task's
-// memory is missing elsewhere. Nothing can be said to it below error recovery
-// level 1 but that the session ends.
+// sweep gives up an initiator that keeps a task waiting for data, or acknowledges
+// nothing of what is kept for it: the memory is missing elsewhere.
 func (c *Connection) sweep(now time.Time) error {
 	if c.s.cfg.DataTimeout <= 0 || now.Sub(c.swept) < c.s.cfg.DataTimeout/4 {
 		return nil
 	}
 	c.swept = now
+	since := now.Add(-c.s.cfg.DataTimeout)
+	if c.outbox.ignored(since) {
+		return fmt.Errorf("%w: nothing acknowledged in %v", ErrProtocol, c.s.cfg.DataTimeout)
+	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	for _, t := range c.s.tasks {
-		if c.allegiant(t) && t.out.overdue(now.Add(-c.s.cfg.DataTimeout)) {
+		if c.allegiant(t) && t.out.overdue(since) {
 			return fmt.Errorf("%w: no Data-Out for task %#08x in %v", ErrProtocol, t.itt, c.s.cfg.DataTimeout)
 		}
 	}

@@ -278,7 +278,7 @@ func (s *Session) leftBehind(req pdu.TaskManagement) (*task, *Connection) {
 // has says whether the task can send what comes from a DataSN on. Session.mu is held.
 func (t *task) has(expDataSN uint32) bool {
 	if t.expectOut > 0 {
-		return !serialLess(t.out.r2tSN, expDataSN)
+		return expDataSN <= t.out.r2tSN
 	}
 	first := t.dataSN - uint32(len(t.again.parts))
 	return !serialLess(expDataSN, first) && !serialLess(t.dataSN, expDataSN)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
@@ -176,6 +177,9 @@ func (o *outbox) press(t *task) {
 	if due {
 		o.owed = 0
 	}
+	if due && o.asked.IsZero() {
+		o.asked = time.Now()
+	}
 	o.mu.Unlock()
 	switch {
 	case full:
@@ -198,6 +202,9 @@ func (o *outbox) acknowledge(expStatSN uint32) {
 			n++
 		}
 	}
+	if n > 0 {
+		o.asked = time.Time{}
+	}
 	done := o.unacked[:n:n]
 	o.unacked = o.unacked[n:]
 	o.mu.Unlock()
@@ -207,6 +214,14 @@ func (o *outbox) acknowledge(expStatSN uint32) {
 		}
 		done[i] = answer{}
 	}
+}
+
+// ignored: the initiator was asked to acknowledge before then, and has acknowledged
+// nothing.
+func (o *outbox) ignored(since time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.asked.IsZero() && o.asked.Before(since)
 }
 
 // discard lets go of everything that is kept, for good.

@@ -3,7 +3,9 @@ package session
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -390,4 +392,28 @@ func TestUnackedIsBounded(t *testing.T) {
 	case <-time.After(iscsitest.Timeout):
 		t.Error("the session has not ended")
 	}
+}
+
+// One that answers, but acknowledges nothing for as long as data may take, has its
+// connection closed, too: what is kept for it is missing elsewhere.
+func TestUnackedForTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t)
+		st.cfg.DataTimeout = time.Minute
+		server, client := net.Pipe()
+		r := st.joinOver(server, client, level(1))
+		r.Alive()
+		r.Resent = true
+		start, first := time.Now(), r.ExpStatSN
+		itt := r.unacked(first, iscsitest.Command{CDB: iscsitest.Read(0, 256), In: 128 << 10})
+		for err := error(nil); err == nil; {
+			var p pdu.PDU
+			if p, err = r.TryRecv(time.Hour); err == nil && p.BHS.Opcode() == pdu.OpNopIn {
+				err = r.TrySend(pdu.NopOut{Immediate: true, ITT: pdu.NoTag, TTT: 1, CmdSN: r.CmdSN, ExpStatSN: first}.Header(), nil)
+			}
+		}
+		if took := time.Since(start); took < time.Minute || took > 100*time.Second {
+			t.Errorf("command %#x: given up after %v", itt, took)
+		}
+	})
 }

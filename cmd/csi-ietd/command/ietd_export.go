@@ -44,9 +44,9 @@ func newIetdExport(path string, conf *ietconf.Config, stateDir string, log klog.
 		log.Info("iSNSServer is not used yet", "config", path)
 	}
 	for _, t := range conf.Targets {
-		if len(t.Parameters) > 0 {
+		if names := unapplied(t); len(names) > 0 {
 			log.Info("These directives are not applied yet: the target negotiates its own values",
-				"target", t.Name, "directives", strings.Join(slices.Sorted(maps.Keys(t.Parameters)), ","))
+				"target", t.Name, "directives", strings.Join(names, ","))
 		}
 		for _, l := range t.LUNs {
 			if err := e.open(l); err != nil {
@@ -155,6 +155,13 @@ func (e *ietdExport) luns() (n int) {
 		n += len(t.LUNs)
 	}
 	return n
+}
+
+// unapplied are the directives of a target that change nothing.
+func unapplied(t ietconf.Target) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(t.Parameters)), func(name string) bool {
+		return name == "NOPInterval" || name == "NOPTimeout"
+	})
 }
 
 // seconds is a parameter of a target; 0 is for ever.

@@ -281,3 +281,10 @@ func TestSeconds(t *testing.T) {
 		}
 	}
 }
+
+func TestUnapplied(t *testing.T) {
+	target := ietconf.Target{Parameters: map[string]string{"NOPTimeout": "5", "NOPInterval": "5", "Wthreads": "8", "InitialR2T": "Yes"}}
+	if diff := cmp.Diff([]string{"InitialR2T", "Wthreads"}, unapplied(target)); diff != "" {
+		t.Error(diff)
+	}
+}

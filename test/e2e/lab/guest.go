@@ -45,17 +45,6 @@ type Guest struct {
 	power *power // of the current boot, nil before the first
 }
 
-// power is one boot of a guest: its process and the end of it.
-type power struct {
-	cmd  *exec.Cmd
-	life context.Context // done when the machine has no power any more
-	off  context.CancelCauseFunc
-	gone chan struct{} // closed when the processes have been reaped
-}
-
-// errPowerOff is why an operation on a guest fails when its power is cut.
-var errPowerOff = errors.New("the guest has no power")
-
 const (
 	mebibyte      = 1 << 20
 	defaultMemory = 512 * mebibyte
@@ -189,8 +178,6 @@ func (l *Lab) expect(address string) <-chan struct{} {
 
 func (g *Guest) consolePath() string { return filepath.Join(g.dir(), "console.log") }
 
-// start runs the guest's kernel as a process group of its own: UML forks
-// helpers that must go with it.
 func (g *Guest) start() (*power, error) {
 	console, err := os.OpenFile(g.consolePath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -199,28 +186,7 @@ func (g *Guest) start() (*power, error) {
 	defer console.Close()
 	cmd := exec.Command("linux.uml", g.kernelArgs()...)
 	cmd.Stdout, cmd.Stderr = console, console
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &power{cmd: cmd, gone: make(chan struct{})}
-	p.life, p.off = context.WithCancelCause(context.Background())
-	go p.reap() // ends with the process
-	return p, nil
-}
-
-// reap waits for the kernel and all its helpers.
-func (p *power) reap() {
-	_ = p.cmd.Wait()
-	pid := p.cmd.Process.Pid
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	for {
-		if _, err := syscall.Wait4(-pid, nil, 0, nil); err != nil && !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	p.off(errPowerOff)
-	close(p.gone)
+	return turnOn(cmd)
 }
 
 func (g *Guest) kernelArgs() []string {

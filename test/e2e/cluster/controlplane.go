@@ -58,8 +58,9 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	g.Go(func() error {
 		return c.runOutside(ctx, "kube-controller-manager", "https://127.0.0.1:10257/healthz",
 			"--kubeconfig", c.pki.path("controller-manager.kubeconfig"), "--bind-address=127.0.0.1", "--leader-elect=false",
-			// Tests wait for a lost node to be noticed; the default is 50s.
-			"--node-monitor-grace-period=20s",
+			// Tests wait for a lost node to be noticed, by default after 50s to 55s.
+			// kubelet reports every second here.
+			"--node-monitor-grace-period=10s", "--node-monitor-period=2s",
 			"--use-service-account-credentials=true",
 			"--service-account-private-key-file", c.pki.path("sa.key"), "--root-ca-file", c.pki.path("ca.crt"))
 	})

@@ -199,12 +199,7 @@ func (s *space) loseNode(app, claim string) time.Duration {
 	s.Helper()
 	s.deploy(app, claim, running(logger))
 	s.provider("kill", nodes[1])
-	await(s.T, func() error {
-		if s.ready(nodes[1]) {
-			return fmt.Errorf("%s is still Ready", nodes[1])
-		}
-		return nil
-	})
+	s.awaitLost(nodes[1])
 	took := timed(func() {
 		s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 		s.awaitOn(app, nodes[1], false)

@@ -93,88 +93,13 @@ func (s *space) more(pod string, than int) error {
 	return nil
 }
 
-// TestNodeLost cuts a node's power, as its pod writes, and has the pod
-// elsewhere by the out-of-service taint, with every line that was stable.
-func TestNodeLost(t *testing.T) {
-	s := newSpace(t)
-	s.claim("data", "256Mi")
-	s.deploy("logger", "data", running(logger))
-	pod := s.awaitOn("logger", nodes[1], true)
-	await(t, func() error { return s.more(pod, 0) })
-	stable := s.lines(pod)
-
-	cut := time.Now()
-	s.provider("kill", nodes[1])
-	t.Cleanup(func() {
-		s.provider("start", nodes[1])
-		s.documented("node-failure.md", "back-in-service", nodes[1])
-		s.awaitReady(nodes[1])
-	})
-	await(t, func() error {
-		if s.ready(nodes[1]) {
-			return fmt.Errorf("%s is still Ready", nodes[1])
-		}
-		return nil
-	})
-	t.Logf("NotReady %.1f s after the cut", time.Since(cut).Seconds())
-	tainted := time.Now()
-	s.documented("node-failure.md", "out-of-service", nodes[1])
-	pod = s.awaitOn("logger", nodes[1], false)
-	t.Logf("Running elsewhere %.1f s after the taint, %.1f s after the cut", time.Since(tainted).Seconds(), time.Since(cut).Seconds())
-	if got := s.lines(pod); got < stable {
-		t.Errorf("%d lines of at least %d that were stable", got, stable)
-	}
-}
-
-// TestPartition cuts a node's network under its writing pod. What the node
-// writes after its volume was detached must not land.
-func TestPartition(t *testing.T) {
-	s := newSpace(t)
-	s.claim("data", "256Mi")
-	s.deploy("logger", "data", running(logger))
-	s.awaitOn("logger", nodes[1], true)
-	s.provider("cut", nodes[1])
-	restored := false
-	t.Cleanup(func() {
-		if !restored {
-			s.provider("restore", nodes[1])
-		}
-		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
-		s.awaitReady(nodes[1])
-	})
-	await(t, func() error {
-		if s.ready(nodes[1]) {
-			return fmt.Errorf("%s is still Ready", nodes[1])
-		}
-		return nil
-	})
-	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
-	pod := s.awaitOn("logger", nodes[1], false)
-	before := s.lines(pod)
-	s.provider("restore", nodes[1])
-	restored = true
-	s.awaitReady(nodes[1])
-	await(t, func() error { return s.more(pod, before) })
-	// What waits for the volume on the node that was given up does not wait for
-	// the replacement timeout, which is 10 minutes.
-	back := time.Now()
-	await(t, func() error {
-		out, err := provider(s.ctx, "exec", nodes[1], "sh", "-c", "cat /sys/class/iscsi_session/*/state 2>/dev/null; true")
-		if err == nil && out != "" {
-			err = fmt.Errorf("%s has sessions that are %s", nodes[1], out)
-		}
-		return err
-	})
-	t.Logf("the node that was cut off let go of its session %.1f s after its return", time.Since(back).Seconds())
-}
-
 // TestDrain moves a writing pod away from its node as an administrator does.
 func TestDrain(t *testing.T) {
 	s := newSpace(t)
 	s.claim("data", "256Mi")
 	s.deploy("logger", "data", running(logger))
 	before := s.lines(s.awaitOn("logger", nodes[1], true))
-	t.Cleanup(func() {
+	uncordon := s.undo(func() {
 		if _, err := kubectl(s.ctx, "", "uncordon", nodes[1]); err != nil {
 			t.Error(err)
 		}
@@ -189,6 +114,8 @@ func TestDrain(t *testing.T) {
 	if n := s.lines(pod); n < before {
 		t.Errorf("%d lines of %d\n%s", n, before, out)
 	}
+	uncordon()
+	s.leave()
 }
 
 func (s *space) taint(node, taint string) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,13 +54,41 @@ func (s *space) end() {
 	if s.Failed() {
 		s.tell(ctx)
 	}
-	err := client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})
+	err := s.deleteNamespace(ctx)
 	if err == nil {
 		err = poll(ctx, func() error { return s.gone(ctx) })
 	}
 	if err != nil {
 		s.Error(err)
 	}
+}
+
+// deleteNamespace begins the end of all that the test made, if it has not begun.
+func (s *space) deleteNamespace(ctx context.Context) error {
+	err := client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// leave is the last call of a test that has had the cluster for itself: what it
+// made goes while the next such test begins, and whether it went is seen when
+// the last of them is over.
+func (s *space) leave() {
+	s.Helper()
+	if err := s.deleteNamespace(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	s.Parallel()
+}
+
+// undo returns a function that calls f once; the test's end does it too.
+func (s *space) undo(f func()) func() {
+	var once sync.Once
+	do := func() { once.Do(f) }
+	s.Cleanup(do)
+	return do
 }
 
 // gone reports what is left. The namespace itself takes Kubernetes another 5 s,

@@ -52,6 +52,7 @@ func TestUpgrade(t *testing.T) {
 	step("replace", func() { s.documented("upgrade.md", "replace", "") })
 	step("rollback", func() { s.documented("upgrade.md", "rollback", "") })
 	step("rollback of the rollback", func() { s.documented("upgrade.md", "rollback", "") })
+	s.leave()
 }
 
 func chartVersion(t *testing.T, file string) *version.Version {

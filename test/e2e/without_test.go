@@ -66,26 +66,21 @@ func TestPartition(t *testing.T) {
 		t.Fatalf("%s has no session with %s", nodes[1], target)
 	}
 	s.provider("cut", nodes[1])
-	restore := s.undo(func() { s.provider("restore", nodes[1]) })
-	t.Cleanup(func() {
-		restore()
-		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
+	restore := s.undo(func() {
+		s.provider("restore", nodes[1])
 		s.awaitReady(nodes[1])
+		s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
 	})
 	s.awaitLost(nodes[1])
 	s.taint(nodes[1], "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 	pod := s.awaitOn("logger", nodes[1], false)
 	before := s.lines(pod)
 	restore()
-	s.awaitReady(nodes[1])
 	back := time.Now()
-	s.taint(nodes[1], "node.kubernetes.io/out-of-service-")
 	await(t, func() error { return s.more(pod, before) })
 
 	// What waits for the volume on the node that was given up does not wait for
-	// the replacement timeout, which is 10 minutes. Nobody need wait for it: no
-	// test after this one restarts the node's plugin.
-	t.Parallel()
+	// the replacement timeout, which is 10 minutes.
 	await(t, func() error {
 		if out := s.sessions(nodes[1], target); out != "" {
 			return fmt.Errorf("%s has a session with %s that is %s", nodes[1], target, out)
@@ -93,6 +88,7 @@ func TestPartition(t *testing.T) {
 		return nil
 	})
 	t.Logf("the node that was cut off let go of its session %.1f s after its return", time.Since(back).Seconds())
+	s.leave()
 }
 
 // targetName is the iSCSI name of a claim's volume.

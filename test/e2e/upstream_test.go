@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,26 +15,27 @@ import (
 )
 
 // TestUpstream runs the specs of Kubernetes' own suite for storage drivers
-// that upstream/always.txt names; `make e2e-upstream` runs the whole of it. The
-// longest has a run of its own, to begin at once: the suite shuffles.
+// that upstream/always.txt names; `make e2e-upstream` runs the whole of it.
 func TestUpstream(t *testing.T) {
 	t.Parallel()
-	long := func(name string) bool { return strings.Contains(name, "stress") }
-	names := upstreamSpecs(t, "always.txt")
-	for _, run := range []struct {
-		name, procs string
-		specs       []string
-	}{
-		{"long", "1", slices.DeleteFunc(slices.Clone(names), func(s string) bool { return !long(s) })},
-		{"short", "3", slices.DeleteFunc(names, long)},
-	} {
-		t.Run(run.name, func(t *testing.T) {
-			t.Parallel()
-			ran := upstream(t, io.Discard, "--procs="+run.procs, "--timeout=20m", "--focus="+strings.Join(run.specs, "|"))
-			if ran != len(run.specs) {
-				t.Errorf("%d specs ran, upstream/always.txt names %d", ran, len(run.specs))
-			}
-		})
+	upstreamAlways(t, 3, slices.DeleteFunc(upstreamSpecs(t, "always.txt"), stress))
+}
+
+// TestUpstreamStress runs the longest of them by itself, to begin at once: the
+// suite shuffles. It is no part of TestUpstream: the parts of parallel tests
+// begin last.
+func TestUpstreamStress(t *testing.T) {
+	t.Parallel()
+	upstreamAlways(t, 1, slices.DeleteFunc(upstreamSpecs(t, "always.txt"), func(s string) bool { return !stress(s) }))
+}
+
+func stress(spec string) bool { return strings.Contains(spec, "stress") }
+
+func upstreamAlways(t *testing.T, procs int, specs []string) {
+	t.Helper()
+	ran := upstream(t, io.Discard, fmt.Sprint("--procs=", procs), "--timeout=20m", "--focus="+strings.Join(specs, "|"))
+	if ran != len(specs) {
+		t.Errorf("%d specs ran, of %d that upstream/always.txt names", ran, len(specs))
 	}
 }
 

@@ -79,8 +79,9 @@ func (t *task) recovers(b *burst) bool {
 	return true
 }
 
-// sendPartly sends a Data-In that is kept. Where a sequence ends the initiator is
-// asked to acknowledge it, so that the memory of a long read is bounded.
+// sendPartly sends data that is kept, in Data-Ins that the initiator takes, and takes
+// buf over, which the data lies in. Where a sequence ends the initiator is asked to
+// acknowledge it, so that the memory of a long read is bounded.
 func (t *task) sendPartly(data []byte, buf *buffer, last bool) {
 	s := t.s
 	s.mu.Lock()
@@ -90,7 +91,6 @@ func (t *task) sendPartly(data []byte, buf *buffer, last bool) {
 		s.acks[p.TTT] = t
 	}
 	n := len(t.again.parts)
-	// The task may have been given a connection just now that takes less at once.
 	t.dataSN = t.split(p, t.dataSN, int(t.conn.Load().maxSend.Load()))
 	for i := range t.again.parts[n:] {
 		t.again.parts[n+i].post(t.outbox())
@@ -116,24 +116,13 @@ func (t *task) readKept() {
 				t.respond(st, pdu.ResidualOf(t.sent, t.expected()))
 				return
 			}
-			t.sendBuffer(buf)
+			t.sendPartly(buf.b, buf, t.sent+int64(len(buf.b)) == t.toSend())
 		}
 		if t.sent == t.toSend() {
 			t.respond(scsi.StatusGood, pdu.ResidualOf(t.cmd.Length, t.expected()))
 			return
 		}
 	}
-}
-
-// sendBuffer sends what is in a buffer, and frees it.
-func (t *task) sendBuffer(buf *buffer) {
-	for data := buf.b; len(data) > 0; {
-		n := min(len(data), int(t.conn.Load().maxSend.Load()))
-		buf.share()
-		t.sendPartly(data[:n], buf, t.sent+int64(n) == t.toSend())
-		data = data[n:]
-	}
-	buf.free()
 }
 
 func freeAll(bufs []*buffer) {

@@ -39,18 +39,21 @@ spec:
   nodeName: NODE
   restartPolicy: Never
   terminationGracePeriodSeconds: 0
+  initContainers:
+    - name: make
+      image: IMAGE
+      command: [sh, -c, "rm -rf /host/e2e-disk; mkdir -p /host/e2e-disk"]
+      volumeMounts: [{name: disk, mountPath: /host}]
   containers:
     - name: main
       image: IMAGE
-      command: [sh, -c, "rm -rf /host/e2e-disk; mkdir -p /host/e2e-disk; touch /ready; sleep infinity"]
-      readinessProbe: {periodSeconds: 1, exec: {command: [test, -e, /ready]}}
+      command: [sleep, infinity]
       volumeMounts: [{name: disk, mountPath: /host}]
   volumes: [{name: disk, hostPath: {path: /var/lib/csi-ietd, type: DirectoryOrCreate}}]
 `
 
 // onClaim installs with the pool on another driver's volume, as docs/install.md
-// says, and with what the chart leaves off by default: nodes keep the startup
-// taint, and the target comes to ask for PR_SET_IO_FLUSHER.
+// says, and with what the chart leaves off by default: nodes keep the startup taint.
 func onClaim(ctx context.Context) (err error) {
 	if strings.Contains(os.Getenv("E2E_VALUES"), "node.hostProc=") {
 		fmt.Println("a pool on a claim: not here, the host's iscsid reaches no Service of these nodes")
@@ -85,22 +88,6 @@ func onClaim(ctx context.Context) (err error) {
 		}
 	}
 
-	if _, err := helm(ctx, "upgrade", release, root+"/charts/csi-ietd", "--namespace", system, "--reuse-values", "--set", "storage.ioFlusher=true"); err != nil {
-		return err
-	}
-	if err := documented(ctx, "upgrade.md", "replace"); err != nil {
-		return err
-	}
-	log, err := kubectl(ctx, "", "-n", system, "logs", "csi-ietd-storage-0", "-c", "controller")
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(log, "Serving") || strings.Contains(log, "PR_SET_IO_FLUSHER refused") {
-		return fmt.Errorf("with storage.ioFlusher:\n%s", log)
-	}
-	if _, err := kubectl(ctx, "", "exec", "first", "--", "sh", "-ec", "date >>/data/started; sync /data/started"); err != nil {
-		return err
-	}
 	if err := documented(ctx, "install.md", "first-away"); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,7 +13,8 @@ import (
 )
 
 // TestUpgrade comes from the chart of the last release while a pod writes:
-// its volume goes on, through the replacement of the storage node too, and back.
+// its volume goes on, through the replacement of the storage node too, and back. The
+// new storage node's target asks for PR_SET_IO_FLUSHER, for which it is root.
 func TestUpgrade(t *testing.T) {
 	charts, err := filepath.Glob(root + "/charts/testdata/csi-ietd-*.tgz")
 	if err != nil || len(charts) == 0 {
@@ -28,12 +30,14 @@ func TestUpgrade(t *testing.T) {
 	s.claim("data", "256Mi")
 	s.deploy("logger", "data", running(logger))
 	pod := s.awaitOn("logger", nodes[1], true)
+	before := s.lines(pod)
 	step := func(what string, do func()) {
 		t.Helper()
-		before := s.lines(pod)
 		do()
 		await(t, func() error { return s.more(pod, before) })
-		t.Logf("%s: lines %d to %d, the longest pause %v", what, before, s.lines(pod), s.longestPause(pod))
+		lines := s.lines(pod)
+		t.Logf("%s: lines %d to %d, the longest pause %v", what, before, lines, s.longestPause(pod))
+		before = lines
 	}
 
 	step("the chart of "+filepath.Base(last), func() {
@@ -43,15 +47,26 @@ func TestUpgrade(t *testing.T) {
 	})
 	step("its storage node", func() { s.documented("upgrade.md", "replace", "") })
 	storage := podIDs(t, "app.kubernetes.io/component=storage")
-	step("upgrade", func() { s.documented("upgrade.md", "upgrade", "") })
+	upgrade := func(value string) func() {
+		return func() {
+			if err := documented(s.ctx, "upgrade.md", "upgrade", "E2E_VALUES="+os.Getenv("E2E_VALUES")+" --set "+value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	step("upgrade", upgrade("storage.ioFlusher=true"))
 	for id := range podIDs(t, "app.kubernetes.io/component=storage") {
 		if _, same := storage[id]; !same {
 			t.Error("the upgrade replaced the storage node's pod, which the operator is to do")
 		}
 	}
 	step("replace", func() { s.documented("upgrade.md", "replace", "") })
+	log, err := kubectl(s.ctx, "", "-n", system, "logs", "csi-ietd-storage-0", "-c", "controller")
+	if err != nil || !strings.Contains(log, "Serving") || strings.Contains(log, "PR_SET_IO_FLUSHER refused") {
+		t.Errorf("with storage.ioFlusher: %v\n%s", err, log)
+	}
 	step("rollback", func() { s.documented("upgrade.md", "rollback", "") })
-	step("rollback of the rollback", func() { s.documented("upgrade.md", "rollback", "") })
+	step("upgrade again", upgrade("storage.ioFlusher=false"))
 	s.leave()
 }
 

@@ -18,12 +18,11 @@ import (
 // that upstream/always.txt names; `make e2e-upstream` runs the whole of it.
 func TestUpstream(t *testing.T) {
 	t.Parallel()
-	upstreamAlways(t, 3, slices.DeleteFunc(upstreamSpecs(t, "always.txt"), stress))
+	upstreamAlways(t, 4, slices.DeleteFunc(upstreamSpecs(t, "always.txt"), stress))
 }
 
 // TestUpstreamStress runs the longest of them by itself, to begin at once: the
-// suite shuffles. It is no part of TestUpstream: the parts of parallel tests
-// begin last.
+// suite shuffles.
 func TestUpstreamStress(t *testing.T) {
 	t.Parallel()
 	upstreamAlways(t, 1, slices.DeleteFunc(upstreamSpecs(t, "always.txt"), func(s string) bool { return !stress(s) }))

@@ -117,16 +117,31 @@ func TestStatefulSet(t *testing.T) {
 		s.awaitRunning(pod)
 		s.shell(pod, "hostname >/data/name; sync /data/name")
 	}
-	if err := client.CoreV1().Pods(s.name).Delete(t.Context(), "db-0", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	s.restart("db-0")
+	if got := s.shell("db-0", "cat /data/name"); got != "db-0" {
+		t.Errorf("db-0 has the volume of %q", got)
 	}
-	await(t, func() error {
-		out, err := kubectl(t.Context(), "", "-n", s.name, "exec", "db-0", "--", "cat", "/data/name")
-		if err == nil && out != "db-0" {
-			t.Fatalf("db-0 has the volume of %q", out)
+}
+
+// restart deletes a pod that somebody makes anew, and returns when the new one runs.
+func (s *space) restart(pod string) {
+	s.Helper()
+	pods := client.CoreV1().Pods(s.name)
+	old, err := pods.Get(s.ctx, pod, metav1.GetOptions{})
+	if err == nil {
+		err = pods.Delete(s.ctx, pod, metav1.DeleteOptions{})
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	await(s.T, func() error {
+		p, err := pods.Get(s.ctx, pod, metav1.GetOptions{})
+		if err == nil && p.UID == old.UID {
+			err = fmt.Errorf("pod %s is still the old one", pod)
 		}
 		return err
 	})
+	s.awaitRunning(pod)
 }
 
 // TestBlock gives a pod the disk itself.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/crypto/nacl/box"
 
-	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/durable"
 )
 
 // identityFile is where a node keeps its identity, in the plugin's directory.

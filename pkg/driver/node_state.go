@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/durable"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/initiator"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 )

@@ -20,7 +20,7 @@ import (
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/raw"
-	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/durable"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/ietconf"
 )

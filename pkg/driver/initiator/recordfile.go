@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/csi-ietd/csi-ietd/pkg/driver/durable"
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev/durable"
 )
 
 // ifaceName is the open-iscsi iface that csi-ietd logs in through; it carries

@@ -10,6 +10,8 @@ var (
 	ErrTargetNotFound = errors.New("target not found")
 	// ErrTargetRemoved: the target is being, or was, removed.
 	ErrTargetRemoved = errors.New("target was removed")
+	// ErrLUNNotFound: the target has no logical unit of that number.
+	ErrLUNNotFound = errors.New("LUN not found")
 	// ErrFencing: a Revoke of that initiator has not come to its end. Call
 	// Revoke until it returns nil, then Permit.
 	ErrFencing = errors.New("initiator is being fenced")

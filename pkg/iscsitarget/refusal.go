@@ -158,12 +158,12 @@ func (s *Server) refused(c net.Conn, d *door, err error) {
 		return
 	}
 	s.counters.refuse(why)
-	who := d.initiator
+	who := d.visitor.Initiator
 	if who == "" {
 		who = hostOf(c.RemoteAddr())
 	}
 	if untold, ok := s.repeats.tell(repeat{who, string(why)}, time.Now()); ok {
-		s.log.Warn("login failed", "remote", c.RemoteAddr().String(), "initiator", d.initiator, "target", d.target,
+		s.log.Warn("login failed", "remote", c.RemoteAddr().String(), "initiator", d.visitor.Initiator, "target", d.target,
 			"reason", string(why), "error", err, "repeated", untold)
 	}
 }

@@ -72,6 +72,7 @@ func loginStatus(err error) pdu.LoginStatus {
 // open makes the connection that a login has earned, in a new session or in the one
 // that it asks for.
 func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, statSN uint32) (*session.Connection, error) {
+	s.trace(SessionSought{r.Initiator, SID{r.ISID, r.TSIH}})
 	if r.TSIH != 0 {
 		return s.join(c, reader, r, d, statSN)
 	}
@@ -80,11 +81,16 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 		TSIH: s.newTSIH(), Params: r.Params,
 	}
 	seat := &seat{initiator: r.Initiator, isid: r.ISID, nonce: r.Nonce, conn: c, done: make(chan struct{})}
+	sid := SID{r.ISID, info.TSIH}
+	ended := func() {
+		seat.leave()
+		s.trace(SessionEnded{sid, r.Target})
+	}
 	log := s.log.With("initiator", r.Initiator, "tsih", info.TSIH)
 	var sess *session.Session
 	if r.Discovery {
 		s.ask(seat)
-		sess = session.New(s.sessions, info, discoveryHost{d}, nil, nil, r.CmdSN, seat.leave, log)
+		sess = session.New(s.sessions, info, discoveryHost{d}, nil, nil, r.CmdSN, ended, log)
 	} else {
 		t, ok := s.Target(r.Target)
 		if !ok {
@@ -99,8 +105,9 @@ func (s *Server) open(c net.Conn, reader *pdu.Reader, r login.Result, d *door, s
 			seat.leave()
 			return nil, err
 		}
-		sess = session.New(t.sessions, info, targetHost{t, d}, t.units, nexus, r.CmdSN, seat.leave, log)
+		sess = session.New(t.current().Sessions.over(s.sessions), info, targetHost{t, d}, t.units, nexus, r.CmdSN, ended, log)
 	}
+	s.trace(SessionCreated{sid})
 	seat.take(sess)
 	return sess.Connect(c, reader, r.CID, r.Params, statSN, reinstatementWait)
 }
@@ -245,8 +252,8 @@ func (t *Target) trySit(st *seat) (*seat, error) {
 			return other, nil
 		}
 	}
-	if t.maxSessions > 0 && len(t.seats) >= t.maxSessions {
-		return nil, refusal{pdu.LoginTooManyConnections, fmt.Sprintf("target has its %d sessions", t.maxSessions)}
+	if most := t.settings.MaxSessions; most > 0 && len(t.seats) >= most {
+		return nil, refusal{pdu.LoginTooManyConnections, fmt.Sprintf("target has its %d sessions", most)}
 	}
 	t.seats[st] = struct{}{}
 	st.release = func() {

@@ -85,7 +85,7 @@ func TestReinstatementNeedsTheSecret(t *testing.T) {
 
 func TestMaxSessions(t *testing.T) {
 	r := newRig(t, iscsitarget.Options{})
-	tg, err := r.AddTarget(iscsitarget.TargetConfig{Name: "iqn.small", MaxSessions: 2})
+	tg, err := r.AddTarget(iscsitarget.TargetConfig{Name: "iqn.small", TargetSettings: iscsitarget.TargetSettings{MaxSessions: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

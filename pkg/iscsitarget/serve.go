@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -27,9 +28,11 @@ var errNotLogin = errors.New("first PDU is no Login Request")
 // serve runs a connection from its first byte to its end.
 func (s *Server) serve(c net.Conn) {
 	log := s.log.With("remote", c.RemoteAddr().String())
+	s.trace(ConnectionRequested{c.RemoteAddr()})
+	defer s.trace(ConnectionClosed{c.RemoteAddr()})
 	tune(c)
 	_ = c.SetDeadline(time.Now().Add(s.opts.LoginTimeout))
-	d := &door{server: s, local: c.LocalAddr()}
+	d := &door{server: s, visitor: Visitor{Remote: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr())}, local: c.LocalAddr()}
 	conn, err := s.login(c, d)
 	if err != nil {
 		s.refused(c, d, err)
@@ -41,7 +44,10 @@ func (s *Server) serve(c net.Conn) {
 	sess := conn.Session()
 	log = log.With("initiator", sess.Initiator, "target", sess.Target, "tsih", sess.TSIH, "cid", conn.CID)
 	log.Info("connection opened", "discovery", sess.Discovery)
+	sid := SID{sess.ISID, sess.TSIH}
+	s.trace(ConnectionTaken{conn.CID, d.statSN, d.expStatSN, sid, descriptor(c)})
 	err = conn.Serve()
+	s.trace(ConnectionLeft{conn.CID, sid, sess.Target})
 	if errors.Is(err, session.ErrLogout) {
 		log.Info("connection closed by logout")
 		return
@@ -71,7 +77,7 @@ func tune(c net.Conn) {
 // returns has a session with its seat, and the last Login Response in its outbox.
 func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 	reader := pdu.NewReader(c, login.MaxData, maxAHS)
-	machine := login.New(d, s.wants(), portalGroup)
+	machine := login.New(d, portalGroup)
 	var statSN uint32
 	var last pdu.LoginRequest
 	for first := true; ; first = false {
@@ -84,28 +90,34 @@ func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 		case p.BHS.Opcode() != pdu.OpLoginRequest:
 			// RFC 7143 section 6.3: once login has begun it is answered.
 			err := loginError{pdu.LoginInvalidDuring, fmt.Errorf("opcode %#02x during login", byte(p.BHS.Opcode()))}
-			return nil, errors.Join(err, sendLogin(c, last, login.Refuse(last, pdu.LoginInvalidDuring), statSN))
+			return nil, errors.Join(err, s.sendLogin(c, last, login.Refuse(last, pdu.LoginInvalidDuring), statSN))
 		}
 		req := pdu.ParseLoginRequest(&p.BHS)
 		if first {
-			statSN = req.ExpStatSN
+			statSN, d.expected = req.ExpStatSN, req.CmdSN
 		}
+		s.traceLogin(&p, req, d.expected)
 		last = req
 		resp, done, err := machine.Step(req, p.Data)
 		if err != nil {
-			return nil, errors.Join(loginError{resp.PDU.Status, err}, sendLogin(c, req, resp, statSN))
+			var dropped login.DroppedKey
+			if errors.As(err, &dropped) {
+				s.trace(KeyDropped(dropped.Pair))
+			}
+			return nil, errors.Join(loginError{resp.PDU.Status, err}, s.sendLogin(c, req, resp, statSN))
 		}
 		if !done {
-			if err := sendLogin(c, req, resp, statSN); err != nil {
+			if err := s.sendLogin(c, req, resp, statSN); err != nil {
 				return nil, err
 			}
 			statSN++
 			continue
 		}
+		d.statSN, d.expStatSN = statSN, req.ExpStatSN
 		conn, err := s.open(c, reader, machine.Result(), d, statSN)
 		if err != nil {
 			status := loginStatus(err)
-			return nil, errors.Join(loginError{status, err}, sendLogin(c, req, login.Refuse(req, status), statSN))
+			return nil, errors.Join(loginError{status, err}, s.sendLogin(c, req, login.Refuse(req, status), statSN))
 		}
 		resp.PDU.TSIH = conn.Session().TSIH
 		conn.Send(resp.PDU.Header(), resp.Data)
@@ -113,22 +125,13 @@ func (s *Server) login(c net.Conn, d *door) (*session.Connection, error) {
 	}
 }
 
-// wants is what this end wants of a session. What is sent is kept for recovery, a
-// sequence at least, only where there is the memory for it.
-func (s *Server) wants() text.Params {
-	own := text.Defaults()
-	if s.sessions.SessionBudget < 4*int(own.MaxBurstLength) {
-		own.ErrorRecoveryLevel = 0
-	}
-	return own
-}
-
 // sendLogin writes a Login Response: before full-feature phase there is one PDU
 // under way at a time.
-func sendLogin(c net.Conn, req pdu.LoginRequest, resp login.Response, statSN uint32) error {
+func (s *Server) sendLogin(c net.Conn, req pdu.LoginRequest, resp login.Response, statSN uint32) error {
 	h := resp.PDU.Header()
 	h.SetStatSN(statSN)
 	h.SetWindow(req.CmdSN, req.CmdSN)
+	s.trace(Transferred{BHS: h[:], Data: resp.Data})
 	_, err := c.Write(pdu.Digests{}.Append(nil, h, resp.Data))
 	return err
 }
@@ -136,21 +139,35 @@ func sendLogin(c net.Conn, req pdu.LoginRequest, resp login.Response, statSN uin
 // door is what one connection may log in to: it implements login.Door and
 // remembers the grants that its answer rested on.
 type door struct {
-	server            *Server
-	local             net.Addr
-	initiator, target string
-	grants            []*Grant
+	server  *Server
+	visitor Visitor
+	local   net.Addr
+	target  string
+	grants  []*Grant
+	// expected is the login's first CmdSN, which all of it has; statSN the last
+	// StatSN of it, and expStatSN what its last request expected.
+	expected, statSN, expStatSN uint32
+}
+
+// addrPort is an address of a connection, invalid where it is none of TCP.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := tcp.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
 // Open implements login.Door. An unknown target and one that this initiator may
 // not use get the same answer: names are not to be probed.
 func (d *door) Open(initiator, target string) ([]login.Credentials, pdu.LoginStatus) {
-	d.initiator, d.target = initiator, target
+	d.visitor.Initiator, d.target = initiator, target
 	if target == "" {
-		return credentials(d.server.opts.DiscoveryCHAP), pdu.LoginSuccess
+		return credentials(d.server.discoveryCHAP()), pdu.LoginSuccess
 	}
 	t, ok := d.server.Target(target)
-	if !ok {
+	if !ok || !t.admits(d.visitor) {
 		return nil, pdu.LoginNotFound
 	}
 	if d.grants = t.grantsOf(initiator); len(d.grants) == 0 {
@@ -167,14 +184,41 @@ func (d *door) Open(initiator, target string) ([]login.Credentials, pdu.LoginSta
 }
 
 // Moved implements login.Door.
-func (d *door) Moved(target string) (address string, permanent bool) {
+func (d *door) Moved(initiator, target string) (address string, permanent bool) {
+	d.visitor.Initiator = initiator
+	d.server.trace(TargetSought{target})
 	t, ok := d.server.Target(target)
-	if !ok {
+	if !ok || !t.admits(d.visitor) {
 		return "", false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.moved, t.forGood
+}
+
+// Wants implements login.Door.
+func (d *door) Wants(target string) (text.Params, string) {
+	settings := TargetSettings{}
+	if t, ok := d.server.Target(target); ok {
+		settings = t.current()
+	}
+	p := DefaultSessionParameters()
+	if settings.Sessions != nil {
+		p = *settings.Sessions
+	}
+	return p.wants(d.server.sessions.SessionBudget), settings.Alias
+}
+
+// Proved implements login.Door.
+func (d *door) Proved(user string, err error) {
+	switch {
+	case err == nil:
+		d.server.trace(UserAccepted{user})
+	case errors.Is(err, login.ErrUnknownUser):
+		d.server.trace(UserUnknown{user})
+	default:
+		d.server.trace(UserRefused{user})
+	}
 }
 
 // used is the grant that a login rested on: the one whose credentials, in the
@@ -204,18 +248,21 @@ func credentials(chaps []CHAP) []login.Credentials {
 func (d *door) SendTargets(name string) ([]text.Pair, bool) {
 	var pairs []text.Pair
 	for _, t := range d.server.Targets() {
-		if name != "" && !strings.EqualFold(name, t.name) || len(t.grantsOf(d.initiator)) == 0 {
+		if name != "" && !strings.EqualFold(name, t.name) || len(t.grantsOf(d.visitor.Initiator)) == 0 || !t.admits(d.visitor) {
 			continue
 		}
 		pairs = append(pairs, text.Pair{Key: "TargetName", Value: t.name})
-		for _, portal := range d.portals() {
+		for _, portal := range d.portals(t) {
 			pairs = append(pairs, text.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", portal, portalGroup)})
 		}
 	}
 	return pairs, true
 }
 
-func (d *door) portals() []string {
+func (d *door) portals(t *Target) []string {
+	if list := t.current().Portals; list != nil {
+		return list(d.visitor.Local)
+	}
 	if len(d.server.opts.Portals) > 0 {
 		return d.server.opts.Portals
 	}

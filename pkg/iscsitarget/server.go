@@ -50,6 +50,9 @@ type Options struct {
 	// DiscoveryCHAP are the credentials of discovery sessions; empty lets
 	// everybody ask, and answers with what the name given may log in to.
 	DiscoveryCHAP []CHAP
+	// Trace is told of every [Event]; nil is for nobody. It is called by the
+	// goroutines that serve connections, and must not wait for long.
+	Trace func(Event)
 }
 
 const (
@@ -138,7 +141,7 @@ type Server struct {
 // NewServer makes a server without targets and listeners.
 func NewServer(opts Options) *Server {
 	opts.setDefaults()
-	return &Server{
+	s := &Server{
 		opts: opts, log: opts.Logger,
 		sessions: session.Config{
 			ReadBudget: session.NewBudget(opts.MemoryBudget), WriteBudget: session.NewBudget(opts.MemoryBudget),
@@ -148,6 +151,8 @@ func NewServer(opts Options) *Server {
 		},
 		targets: map[string]*Target{}, conns: map[net.Conn]struct{}{},
 	}
+	s.sessions.TraceText = s.traceText()
+	return s
 }
 
 // Serve accepts connections until ctx ends or the listener fails, and closes
@@ -275,7 +280,11 @@ func (s *Server) AddTarget(cfg TargetConfig) (*Target, error) {
 	if !login.ValidName(name) {
 		return nil, fmt.Errorf("target name %q: %w: an iSCSI name begins with iqn., eui. or naa., has 223 bytes at most and no blanks", cfg.Name, ErrInvalid)
 	}
-	t := newTarget(s, name, cfg)
+	settings, err := cfg.complete()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	t := newTarget(s, name, settings)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -308,6 +317,20 @@ func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 		delete(s.targets, t.name)
 	}
 	return err
+}
+
+// SetDiscoveryCHAP replaces the credentials of discovery sessions, for logins from then
+// on.
+func (s *Server) SetDiscoveryCHAP(list []CHAP) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.DiscoveryCHAP = list
+}
+
+func (s *Server) discoveryCHAP() []CHAP {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opts.DiscoveryCHAP
 }
 
 // Target returns the target of that name.
@@ -359,7 +382,8 @@ func statusOf(p *session.Session) SessionStatus {
 	st := SessionStatus{
 		Target: p.Target, Initiator: p.Initiator, ISID: fmt.Sprintf("%x", p.ISID[:]), TSIH: p.TSIH,
 		Discovery: p.Discovery, Since: p.Since,
-		Commands: stats.Commands.Load(), BytesRead: stats.BytesRead.Load(), BytesWritten: stats.BytesWritten.Load(),
+		Negotiated: settled(p.Params),
+		Commands:   stats.Commands.Load(), BytesRead: stats.BytesRead.Load(), BytesWritten: stats.BytesWritten.Load(),
 	}
 	for _, c := range p.Connections() {
 		st.Connections = append(st.Connections, ConnectionStatus{

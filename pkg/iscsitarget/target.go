@@ -29,14 +29,37 @@ import (
 // TargetConfig describes a target node to add.
 type TargetConfig struct {
 	// Name is the iSCSI name, iqn., eui. or naa. (RFC 7143 section 4.2.7).
-	Name  string
+	Name string
+	TargetSettings
+}
+
+// TargetSettings are what may change while a target is there; the zero value is
+// usable.
+type TargetSettings struct {
+	// Alias is the TargetAlias that initiators are told.
 	Alias string
 	// MaxSessions bounds the normal sessions; 0 means no bound but the
 	// server's.
 	MaxSessions int
-	// NopInterval and NopTimeout are those of its sessions, in place of the
-	// server's: 0 leaves them, negative is for ever.
-	NopInterval, NopTimeout time.Duration
+	// Sessions are what the target wants of its sessions; nil is
+	// [DefaultSessionParameters].
+	Sessions *SessionParameters
+	// Admit is asked, beside the grants, who may log in and who is told of the
+	// target in discovery; nil admits everybody. It is called for each login by
+	// several goroutines, and may read a file.
+	Admit func(Visitor) bool
+	// Portals are the addresses that SendTargets gives to one who asks at local,
+	// "ip:port" or "[ip6]:port"; nil gives the server's.
+	Portals func(local netip.AddrPort) []string
+}
+
+// Visitor is who asks for a target, and where.
+type Visitor struct {
+	// Initiator is an iSCSI name in lower case.
+	Initiator string
+	// Remote is the initiator's address, Local the portal that it came to. IPv4
+	// addresses are those also where they came mapped into IPv6.
+	Remote, Local netip.AddrPort
 }
 
 // LUNConfig describes a logical unit to add to a target.
@@ -47,8 +70,11 @@ type LUNConfig struct {
 	Vendor, Product, Revision, Serial string
 	// NAA is the designator of VPD page 83h, 0 for none.
 	NAA uint64
-	// T10ID follows the vendor in the T10 designator of VPD page 83h.
-	T10ID string
+	// T10ID follows the vendor in the T10 designator of VPD page 83h. With
+	// T10Binary it is 16 bytes, whatever they are, and the vendor is filled up
+	// with zeros, as the iSCSI Enterprise Target did.
+	T10ID     string
+	T10Binary bool
 	// PhysicalBlockSize is the length in bytes that initiators are told to
 	// align to; 0 is the logical block length.
 	PhysicalBlockSize int
@@ -94,6 +120,8 @@ type SessionStatus struct {
 	Since time.Time
 	// Commands and the byte counts are totals since login.
 	Commands, BytesRead, BytesWritten uint64
+	// Negotiated is what the login of its first connection settled.
+	Negotiated SessionParameters
 }
 
 // ConnectionStatus is a snapshot of one connection.
@@ -105,11 +133,9 @@ type ConnectionStatus struct {
 
 // Target is a target node: logical units and who may use them.
 type Target struct {
-	server      *Server
-	name, alias string
-	maxSessions int
-	sessions    session.Config
-	units       *scsi.Inventory
+	server *Server
+	name   string
+	units  *scsi.Inventory
 
 	// attaching is held while a unit is added or all are flushed: both may
 	// wait for a device, which nothing under mu does.
@@ -117,26 +143,68 @@ type Target struct {
 	flushed   bool  // guarded by attaching
 	flushErr  error // guarded by attaching
 
-	mu      sync.Mutex
-	luns    map[uint16]*scsi.Unit
-	grants  []*Grant
-	seats   map[*seat]struct{}
-	past    Traffic // of the sessions that ended
-	removed bool
-	moved   string           // where logins are sent to, empty for none
-	forGood bool             // permanently
-	work    map[string]*work // fences and the removal, under way
+	mu       sync.Mutex
+	settings TargetSettings // Sessions is never nil
+	luns     map[uint16]*scsi.Unit
+	grants   []*Grant
+	seats    map[*seat]struct{}
+	past     Traffic // of the sessions that ended
+	removed  bool
+	moved    string           // where logins are sent to, empty for none
+	forGood  bool             // permanently
+	work     map[string]*work // fences and the removal, under way
 }
 
-func newTarget(s *Server, name string, cfg TargetConfig) *Target {
-	sessions := s.sessions
-	sessions.NopInterval = orDefault(cfg.NopInterval, sessions.NopInterval)
-	sessions.NopTimeout = orDefault(cfg.NopTimeout, sessions.NopTimeout)
+func newTarget(s *Server, name string, settings TargetSettings) *Target {
 	return &Target{
-		server: s, name: name, alias: cfg.Alias, maxSessions: cfg.MaxSessions, sessions: sessions,
+		server: s, name: name, settings: settings,
 		units: scsi.NewInventory(), luns: map[uint16]*scsi.Unit{},
 		seats: map[*seat]struct{}{}, work: map[string]*work{},
 	}
+}
+
+// complete checks settings and fills in what they leave out.
+func (s TargetSettings) complete() (TargetSettings, error) {
+	p := DefaultSessionParameters()
+	if s.Sessions != nil {
+		p = *s.Sessions
+	}
+	s.Sessions = &p
+	if strings.ContainsFunc(s.Alias, unprintable) || len(s.Alias) > maxAlias {
+		return s, fmt.Errorf("alias %.64q, want %d printable bytes at most: %w", s.Alias, maxAlias, ErrInvalid)
+	}
+	return s, p.check()
+}
+
+// maxAlias is the longest alias in bytes (RFC 7143 section 13.7).
+const maxAlias = 255
+
+func unprintable(r rune) bool { return r < ' ' || r == 0x7f }
+
+// Configure replaces the settings. Logins from then on follow them; sessions that
+// there are stay as they are.
+func (t *Target) Configure(settings TargetSettings) error {
+	settings, err := settings.complete()
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.name, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settings = settings
+	return nil
+}
+
+// current are the settings of now.
+func (t *Target) current() TargetSettings {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.settings
+}
+
+// admits asks whether the target is there for a visitor at all.
+func (t *Target) admits(v Visitor) bool {
+	admit := t.current().Admit
+	return admit == nil || admit(v)
 }
 
 // Name is the target's iSCSI name, in lower case.
@@ -168,7 +236,7 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	}
 	u, err := scsi.NewUnit(scsi.UnitConfig{
 		Device: cfg.Device, Vendor: cfg.Vendor, Product: cfg.Product, Revision: cfg.Revision, Serial: cfg.Serial,
-		NAA: cfg.NAA, T10ID: cfg.T10ID, PhysicalBlockSize: cfg.PhysicalBlockSize, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
+		NAA: cfg.NAA, T10ID: cfg.T10ID, T10Binary: cfg.T10Binary, PhysicalBlockSize: cfg.PhysicalBlockSize, ReadOnly: cfg.ReadOnly, WriteCache: cfg.WriteCache,
 		BootID: t.server.opts.BootID, Logger: t.server.log.With("target", t.name, "lun", lun),
 	})
 	if err != nil {
@@ -181,6 +249,40 @@ func (t *Target) AddLUN(lun uint16, cfg LUNConfig) error {
 	t.mu.Lock()
 	t.luns[lun] = u
 	t.mu.Unlock()
+	return nil
+}
+
+// RemoveLUN takes a logical unit away: further commands find none at its number, those
+// under way come to their end, then what was written is made stable. Sessions learn of
+// it by a unit attention. The unit's Device is the caller's to close, once RemoveLUN
+// has returned nil or an error other than ctx's; that error says that writes may be
+// lost. When ctx ends first the work goes on, and RemoveLUN may be called again.
+func (t *Target) RemoveLUN(ctx context.Context, lun uint16) error {
+	key := fmt.Sprintf("removal of LUN %d", lun)
+	t.mu.Lock()
+	u, under := t.luns[lun], t.work[key]
+	t.mu.Unlock()
+	if u == nil && under == nil {
+		return fmt.Errorf("%s LUN %d: %w", t.name, lun, ErrLUNNotFound)
+	}
+	_, err := t.join(ctx, key, func() {}, func() error { return t.removeLUN(lun) })
+	return err
+}
+
+func (t *Target) removeLUN(lun uint16) error {
+	t.attaching.Lock()
+	u := t.units.Remove(lun)
+	t.mu.Lock()
+	delete(t.luns, lun)
+	t.mu.Unlock()
+	t.attaching.Unlock()
+	if u == nil {
+		return nil // it was closed with the target
+	}
+	session.AwaitTasks(t.Peers(), u)
+	if err := u.Close(); err != nil {
+		return fmt.Errorf("flush of %s LUN %d: %w", t.name, lun, err)
+	}
 	return nil
 }
 
@@ -209,6 +311,16 @@ func (t *Target) Renegotiate(maxRecvDataSegmentLength uint32, within time.Durati
 	}
 	wg.Wait()
 	return nil
+}
+
+// Disconnect closes a connection of a session, which ends with its last one. One that is
+// not there is no error.
+func (t *Target) Disconnect(id SID, cid uint16) {
+	for _, s := range t.Peers() {
+		if s.ISID == id.ISID && s.TSIH == id.TSIH {
+			s.Disconnect(cid)
+		}
+	}
 }
 
 // CapacityChanged tells initiators that a unit's Device has grown.
@@ -277,6 +389,33 @@ func (t *Target) Permit(g Grant) error {
 	}
 	t.grants = append(t.grants, &g)
 	return nil
+}
+
+// SetGrants replaces all grants. Sessions end, and have ended when it returns, that rest
+// on a user of CHAP who has no grant any more; those of users who have another secret
+// now, and those that were admitted without proof, stay. When ctx ends first nobody who
+// has no grant can log in, and the work goes on.
+func (t *Target) SetGrants(ctx context.Context, grants []Grant) error {
+	t.mu.Lock()
+	before := t.grants
+	t.mu.Unlock()
+	for _, g := range grants {
+		if err := t.Permit(g); err != nil {
+			return err
+		}
+	}
+	stays := func(g *Grant) bool {
+		return slices.ContainsFunc(grants, func(n Grant) bool { return strings.EqualFold(n.Initiator, g.Initiator) && n.user() == g.user() })
+	}
+	gone := slices.DeleteFunc(slices.Clone(before), stays)
+	drop := func() {
+		t.grants = slices.DeleteFunc(t.grants, func(g *Grant) bool { return slices.Contains(gone, g) })
+	}
+	_, err := t.join(ctx, "end of users", drop, func() error {
+		t.clear(func(s *seat) bool { return s.grant.CHAP != nil && slices.Contains(gone, s.grant) })
+		return nil
+	})
+	return err
 }
 
 func (g *Grant) user() string {

@@ -177,11 +177,17 @@ func seconds(t ietconf.Target, name string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+func parametersOf(t ietconf.Target) *iscsitarget.SessionParameters {
+	p := iscsitarget.DefaultSessionParameters()
+	p.NopInterval, p.NopTimeout = seconds(t, "NOPInterval"), seconds(t, "NOPTimeout")
+	return &p
+}
+
 // addTo adds every target with its LUNs, then its accounts.
 func (e *ietdExport) addTo(server *iscsitarget.Server) error {
 	for _, t := range e.conf.Targets {
 		target, err := server.AddTarget(iscsitarget.TargetConfig{
-			Name: t.Name, Alias: t.Alias, MaxSessions: t.MaxSessions, NopInterval: seconds(t, "NOPInterval"), NopTimeout: seconds(t, "NOPTimeout"),
+			Name: t.Name, TargetSettings: iscsitarget.TargetSettings{Alias: t.Alias, MaxSessions: t.MaxSessions, Sessions: parametersOf(t)},
 		})
 		if err != nil {
 			return e.failed("Target", t.Line, err)

@@ -45,9 +45,29 @@ type Door interface {
 	Open(initiator, target string) ([]Credentials, pdu.LoginStatus)
 	// Moved returns where a target is to be logged in to instead, in the
 	// form of TargetAddress (RFC 7143 section 13.8), empty where it is here.
-	// It is asked before Open, and of targets that have moved alone it tells
-	// anybody that they exist.
-	Moved(target string) (address string, permanent bool)
+	// It is asked before Open, and before any proof.
+	Moved(initiator, target string) (address string, permanent bool)
+	// Wants returns what this end wants of a session with target (or of a
+	// discovery session, where target is empty), and the target's alias, if it
+	// has one. It is asked after Open.
+	Wants(target string) (own text.Params, alias string)
+	// Proved is told what an initiator's proof that it is a user came to: nil,
+	// ErrUnknownUser or ErrWrongSecret.
+	Proved(user string, err error)
+}
+
+// What Door.Proved is told.
+var (
+	ErrUnknownUser = errors.New("unknown user")
+	ErrWrongSecret = errors.New("wrong secret")
+)
+
+// DroppedKey is a login that was refused because its answers have no room, with the
+// first that had none.
+type DroppedKey struct{ text.Pair }
+
+func (d DroppedKey) Error() string {
+	return fmt.Sprintf("the answers would have more than %d bytes from %s on", maxReply, d.Key)
 }
 
 // Result is a login that succeeded.
@@ -74,9 +94,9 @@ type Response struct {
 
 // Machine is one login in progress.
 type Machine struct {
-	door Door
-	own  text.Params
-	tpgt uint16
+	door  Door
+	tpgt  uint16
+	alias string
 
 	started    bool
 	exchanges  int
@@ -87,14 +107,13 @@ type Machine struct {
 	negotiator *text.Negotiator
 	creds      []Credentials
 	chap       *chapExchange
-	greeted    bool // TargetPortalGroupTag was said
+	greeted    bool // TargetAlias and TargetPortalGroupTag were said
 	proven     bool
 }
 
-// New starts a login in which this end wants the parameters own and names the
-// target portal group tpgt.
-func New(door Door, own text.Params, tpgt uint16) *Machine {
-	return &Machine{door: door, own: own, tpgt: tpgt, result: Result{Proven: -1}}
+// New starts a login in which this end names the target portal group tpgt.
+func New(door Door, tpgt uint16) *Machine {
+	return &Machine{door: door, tpgt: tpgt, result: Result{Proven: -1}}
 }
 
 // refusal is a login that ends here, with the status that the initiator gets.
@@ -207,9 +226,11 @@ func (m *Machine) step(req pdu.LoginRequest, data []byte) (reply []byte, transit
 		m.result.Params = m.negotiator.Finish()
 		m.result.CmdSN = req.CmdSN
 	}
-	reply = text.Encode(answer)
-	if len(reply) > maxReply {
-		return nil, false, refuse(pdu.LoginInitiatorError, "the answer would have %d bytes", len(reply))
+	for _, pair := range answer {
+		reply = text.Append(reply, pair.Key, pair.Value)
+		if len(reply) > maxReply {
+			return nil, false, &refusal{status: pdu.LoginInitiatorError, cause: DroppedKey{pair}}
+		}
 	}
 	return reply, transit, nil
 }
@@ -264,7 +285,7 @@ func (m *Machine) identify(pairs []text.Pair) error {
 		return refuse(pdu.LoginMissingParameter, "no TargetName")
 	}
 	target = strings.ToLower(target) // iSCSI names compare after case folding (RFC 3722)
-	if address, permanent := m.door.Moved(target); address != "" && !m.result.Discovery {
+	if address, permanent := m.door.Moved(strings.ToLower(name), target); address != "" && !m.result.Discovery {
 		return redirect(target, address, permanent)
 	}
 	creds, status := m.door.Open(strings.ToLower(name), target)
@@ -272,7 +293,9 @@ func (m *Machine) identify(pairs []text.Pair) error {
 		return refuse(status, "%s may not log in to %q", name, target)
 	}
 	m.result.Initiator, m.result.Target, m.creds = strings.ToLower(name), target, creds
-	m.negotiator = text.NewNegotiator(m.own, m.result.Discovery, m.first.TSIH != 0)
+	own, alias := m.door.Wants(target)
+	m.alias = alias
+	m.negotiator = text.NewNegotiator(own, m.result.Discovery, m.first.TSIH != 0)
 	return nil
 }
 
@@ -320,6 +343,9 @@ func ValidName(s string) bool {
 func (m *Machine) answerAll(pairs []text.Pair) ([]text.Pair, error) {
 	var out []text.Pair
 	if !m.result.Discovery && !m.greeted {
+		if m.alias != "" {
+			out = append(out, text.Pair{Key: "TargetAlias", Value: m.alias})
+		}
 		out = append(out, text.Pair{Key: "TargetPortalGroupTag", Value: strconv.Itoa(int(m.tpgt))})
 		m.greeted = true
 	}

@@ -22,9 +22,21 @@ type fakeDoor struct {
 	initiator, target string
 	moved             string
 	forGood           bool
+	alias             string
+	proofs            []proof
 }
 
-func (d *fakeDoor) Moved(string) (string, bool) { return d.moved, d.forGood }
+func (d *fakeDoor) Moved(_, _ string) (string, bool) { return d.moved, d.forGood }
+
+func (d *fakeDoor) Wants(string) (text.Params, string) { return text.Defaults(), d.alias }
+
+func (d *fakeDoor) Proved(user string, err error) { d.proofs = append(d.proofs, proof{user, err}) }
+
+// proof is what the door was told of one.
+type proof struct {
+	user string
+	err  error
+}
 
 func (d *fakeDoor) Open(initiator, target string) ([]Credentials, pdu.LoginStatus) {
 	d.asked++
@@ -42,7 +54,7 @@ type talk struct {
 
 func begin(t testing.TB, creds ...Credentials) *talk {
 	d := &fakeDoor{creds: creds}
-	return &talk{TB: t, door: d, Machine: New(d, text.Defaults(), 1),
+	return &talk{TB: t, door: d, Machine: New(d, 1),
 		req: pdu.LoginRequest{ISID: pdu.ISID{1}, CID: 2, ITT: 3, CmdSN: 4}}
 }
 
@@ -350,7 +362,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add([]byte("\x00" + who + "AuthMethod=CHAP\n\x00CHAP_A=7\n\x81CHAP_N=u\x00CHAP_R=0x00\x00CHAP_I=1\x00CHAP_C=0x00\n\x87"))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		for _, creds := range [][]Credentials{nil, {{User: "u", Secret: "a secret that nobody knows", MutualUser: "m", MutualSecret: "another one"}}} {
-			m := New(&fakeDoor{creds: creds}, text.Defaults(), 1)
+			m := New(&fakeDoor{creds: creds}, 1)
 			for line := range strings.SplitSeq(string(script), "\n") {
 				if line == "" {
 					continue
@@ -373,4 +385,35 @@ func FuzzLogin(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The alias is told with the first answer, and to nobody in discovery.
+func TestAlias(t *testing.T) {
+	k := begin(t)
+	k.door.alias = "the disk"
+	if alias, _ := text.Get(k.must(sec, opn, who), "TargetAlias"); alias != "the disk" {
+		t.Errorf("told %q", alias)
+	}
+	if _, again := text.Get(k.must(opn, ffp), "TargetAlias"); again {
+		t.Error("told twice")
+	}
+	k = begin(t)
+	k.door.alias = "the disk"
+	if _, told := text.Get(k.must(sec, opn, "InitiatorName=iqn.2026-11.io.x:i", "SessionType=Discovery"), "TargetAlias"); told {
+		t.Error("told in discovery")
+	}
+}
+
+// A login whose answers have no room says which key had none.
+func TestDroppedKey(t *testing.T) {
+	k := begin(t)
+	keys := []string{who}
+	for i := range 120 {
+		keys = append(keys, fmt.Sprintf("X%060d=", i))
+	}
+	_, _, err := k.say(opn, ffp, keys...)
+	var dropped DroppedKey
+	if !errors.As(err, &dropped) || dropped.Value != text.NotUnderstood {
+		t.Errorf("%v", err)
+	}
 }

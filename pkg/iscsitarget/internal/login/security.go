@@ -64,17 +64,19 @@ func (m *Machine) chapProof(pairs []text.Pair) ([]text.Pair, error) {
 	}
 	proven, nonce, err := m.match(name, response)
 	if err != nil {
+		m.door.Proved(name, err)
 		return nil, err
 	}
 	m.proven = true
 	m.result.Proven, m.result.Nonce = proven, nonce
+	m.door.Proved(m.creds[proven].User, nil)
 	return m.mutual(pairs, m.creds[proven])
 }
 
 // match finds the credentials that name and response prove. Several may have
 // the same user: one of an initiator's own, one for any.
 func (m *Machine) match(name string, response []byte) (proven int, nonce string, err error) {
-	err = fmt.Errorf("%w: unknown user %.64q", errAuth, name)
+	err = fmt.Errorf("%w: %w %.64q", errAuth, ErrUnknownUser, name)
 	for i, c := range m.creds {
 		nonce, ok := c.nonceOf(name)
 		if !ok {
@@ -83,7 +85,7 @@ func (m *Machine) match(name string, response []byte) (proven int, nonce string,
 		if c.Secret != "" && m.chap.verify(response, c.Secret) {
 			return i, nonce, nil
 		}
-		err = fmt.Errorf("%w: wrong secret for user %.64q", errAuth, name)
+		err = fmt.Errorf("%w: %w for user %.64q", errAuth, ErrWrongSecret, name)
 	}
 	return -1, "", err
 }

@@ -73,6 +73,10 @@ type Command struct {
 	aca bool
 }
 
+// On says whether the command was decoded for that unit, which may have been removed
+// since.
+func (c *Command) On(u *Unit) bool { return c.itl != nil && c.itl.unit == u }
+
 // Execute performs a command of kind Exec. params holds Length bytes, or fewer
 // where the initiator expected to send fewer. The returned data is at most the
 // CDB's allocation length. A cancelled context ends a long command between two

@@ -23,8 +23,11 @@ type UnitConfig struct {
 	// NAA is the designator of VPD page 83h, 0 for none.
 	NAA uint64
 	// T10ID follows the vendor in the T10 designator of VPD page 83h;
-	// empty leaves that designator out.
-	T10ID string
+	// empty leaves that designator out. With T10Binary it is 16 bytes, whatever
+	// they are, and the vendor is filled up with zeros, as the iSCSI Enterprise
+	// Target did.
+	T10ID     string
+	T10Binary bool
 	// PhysicalBlockSize is what READ CAPACITY(16) and VPD page B0h tell, in
 	// bytes: 0 for the logical block length.
 	PhysicalBlockSize int

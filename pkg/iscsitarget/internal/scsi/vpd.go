@@ -29,6 +29,8 @@ const (
 	ofTargetDevice = 0xA0
 
 	protocolISCSI = 0x50
+	// t10Binary is how many bytes follow the vendor in a binary T10 designator.
+	t10Binary = 16
 	// maxName keeps a designator's length within its byte.
 	maxName = 248
 )
@@ -98,7 +100,13 @@ func unitDesignators(c UnitConfig) []byte {
 		naa := binary.BigEndian.AppendUint64(nil, c.NAA)
 		b = appendDesignator(b, codeSetBinary, ofLogicalUnit|designatorNAA, naa)
 	}
-	if c.T10ID != "" {
+	switch {
+	case c.T10Binary:
+		id := make([]byte, 8+t10Binary)
+		copy(id[:8], c.Vendor)
+		copy(id[8:], c.T10ID)
+		b = appendDesignator(b, codeSetBinary, ofLogicalUnit|designatorT10, id)
+	case c.T10ID != "":
 		id := make([]byte, 8+min(len(c.T10ID), maxName-8))
 		putText(id[:8], c.Vendor)
 		putText(id[8:], c.T10ID)

@@ -274,3 +274,30 @@ func AbortTasks(ctx context.Context, sessions []*Session, unit *scsi.Unit) {
 	case <-ctx.Done():
 	}
 }
+
+// AwaitTasks returns when the commands that sessions have under way at a unit have
+// ended. The unit has been removed: no other command reaches it.
+func AwaitTasks(sessions []*Session, unit *scsi.Unit) {
+	ended := make(chan struct{})
+	a := &abortion{then: func() { close(ended) }}
+	a.left.Add(1) // ours, so that then runs once
+	for _, s := range sessions {
+		s.order.Lock() // what is being taken in now is a task then
+		s.join(a, func(t *task) bool { return t.cmd.On(unit) })
+		s.order.Unlock()
+	}
+	a.one()
+	<-ended
+}
+
+// join has a wait for the session's tasks that match, as they are.
+func (s *Session) join(a *abortion, match func(*task) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if match(t) {
+			a.left.Add(1)
+			t.abortions = append(t.abortions, a)
+		}
+	}
+}

@@ -146,7 +146,7 @@ func TestTargetResetPlugsMissingCommands(t *testing.T) {
 	r.silent()
 	r.holds(0, make([]byte, 2*block))
 	expect(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}), scsi.CheckCondition, 0x062903)
-	if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != r.CmdSN+queueDepth-1 {
+	if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != r.CmdSN+QueueDepth-1 {
 		t.Errorf("the window is %d..%d, the next number %d", exp, most, r.CmdSN)
 	}
 }

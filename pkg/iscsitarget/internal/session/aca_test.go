@@ -130,10 +130,10 @@ func TestClearACAAbortsTheTask(t *testing.T) {
 	a, b := st.join(usual()), st.join(usual())
 	stuck := st.dev.Hold(iscsitest.WriteAt)
 	var before []uint32
-	for i := range workerLimit + 1 {
+	for i := range WorkerLimit + 1 {
 		before = append(before, a.writes1(0, i, 1))
 	}
-	for range workerLimit {
+	for range WorkerLimit {
 		stuck.Await(t)
 	}
 	a.faults()

@@ -63,7 +63,7 @@ type Connection struct {
 // section 6.3.4): the old one must go, for which there is patience.
 func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params text.Params, statSN uint32, patience time.Duration) (*Connection, error) {
 	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), ended: make(chan struct{}), retained: retained{abandoned: make(chan struct{})}}
-	c.maxSend.Store(params.MaxSendDataSegmentLength)
+	c.maxSend.Store(s.cfg.mostSent(params.MaxSendDataSegmentLength))
 	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
 	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
 	c.outbox.keeps, c.outbox.retains = s.Params.ErrorRecoveryLevel > 0, s.Params.ErrorRecoveryLevel == 2

@@ -69,7 +69,7 @@ func TestNopOutWhileTheDeviceStalls(t *testing.T) {
 	r := newSite(t).join(usual())
 	writes, reads := r.dev.Hold(iscsitest.WriteAt), r.dev.Hold(iscsitest.ReadAt)
 	var tags []uint32
-	for i := range queueDepth - 8 {
+	for i := range QueueDepth - 8 {
 		if i%2 == 0 {
 			tags = append(tags, r.Start(iscsitest.Command{CDB: iscsitest.Write(i, 1), Out: pattern(1, block), Immediate: iscsitest.Most}))
 		} else {

@@ -188,7 +188,7 @@ func TestQueueErrorAbortsTaskSet(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	a.manages(pdu.TMFTaskDoesNotExist, pdu.AbortTask, iscsitest.LUN(0), mine)
-	if _, most := a.s.window.advertised(); most != a.CmdSN+queueDepth-1 {
+	if _, most := a.s.window.advertised(); most != a.CmdSN+QueueDepth-1 {
 		t.Errorf("the window did not open: %d", most)
 	}
 }

@@ -62,7 +62,7 @@ func TestCommandsOutsideTheWindow(t *testing.T) {
 			st.first = start
 			r := st.join(usual())
 			for i := range 40 {
-				for _, d := range []int32{-1, -2, -1000, -1 << 31, queueDepth, queueDepth + 1, 1 << 30} {
+				for _, d := range []int32{-1, -2, -1000, -1 << 31, QueueDepth, QueueDepth + 1, 1 << 30} {
 					h := r.Header(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block)}, r.ITT())
 					h.CmdSN += uint32(d)
 					r.Send(h.Header(), pattern(1, block))
@@ -75,7 +75,7 @@ func TestCommandsOutsideTheWindow(t *testing.T) {
 				t.Errorf("%d answers to what was to be ignored", len(r.Unasked))
 			}
 			r.holds(0, make([]byte, block))
-			if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != exp+queueDepth-1 {
+			if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != exp+QueueDepth-1 {
 				t.Errorf("window %d..%d, next is %d", exp, most, r.CmdSN)
 			}
 		})
@@ -174,7 +174,7 @@ func TestTagInUse(t *testing.T) {
 	r := newSite(t).join(usual())
 	itt := r.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Hold: true})
 	ask := r.WaitR2T(itt)
-	for range 2 * queueDepth {
+	for range 2 * QueueDepth {
 		h := r.Header(iscsitest.Command{CDB: iscsitest.TestUnitReady()}, itt)
 		r.CmdSN++
 		r.Send(h.Header(), nil)
@@ -189,7 +189,7 @@ func TestTagInUse(t *testing.T) {
 
 func TestReservedTag(t *testing.T) {
 	r := newSite(t).join(usual())
-	for range 2 * queueDepth {
+	for range 2 * QueueDepth {
 		h := r.Header(iscsitest.Command{CDB: iscsitest.TestUnitReady()}, pdu.NoTag)
 		r.CmdSN++
 		r.Send(h.Header(), nil)
@@ -242,7 +242,7 @@ func TestAdditionalHeaders(t *testing.T) {
 
 func TestBidirectionalIsRejected(t *testing.T) {
 	r := newSite(t).join(usual())
-	for range 2 * queueDepth {
+	for range 2 * QueueDepth {
 		h := r.Header(iscsitest.Command{CDB: iscsitest.Read(0, 1), In: block}, r.ITT())
 		h.Write = true
 		r.CmdSN++

@@ -22,6 +22,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -37,17 +38,18 @@ import (
 
 // Limits of every session.
 const (
-	// queueDepth is how many commands an initiator may have under way: the
-	// width of the command window.
-	queueDepth = 128
+	// QueueDepth is how many commands an initiator may have under way, the
+	// width of the command window, where [Config] says nothing else.
+	QueueDepth = 128
 	// immediateDepth is how many immediate SCSI commands may be under way
 	// beside them.
 	immediateDepth = 16
 	// managementDepth is how many task management functions may wait for
 	// their tasks to end.
 	managementDepth = 32
-	// workerLimit is how many device calls of one session run at once.
-	workerLimit = 16
+	// WorkerLimit is how many device calls of one session run at once, where
+	// [Config] says nothing else.
+	WorkerLimit = 16
 )
 
 // Why a session ended.
@@ -77,6 +79,31 @@ type Config struct {
 	DataTimeout time.Duration
 	// WriteTimeout is how long the socket may take no byte.
 	WriteTimeout time.Duration
+	// QueueDepth is the width of the command window, Workers how many device
+	// calls of the session run at once; 0 leaves either to the package.
+	QueueDepth, Workers int
+	// MaxSend bounds the data segments that are sent, in bytes, below what the
+	// initiator takes; 0 does not.
+	MaxSend uint32
+	// TraceText is told of every PDU of a text exchange, where it is not nil.
+	TraceText func(Traced)
+}
+
+// Traced is a PDU of a text exchange, valid during the call alone.
+type Traced struct {
+	Request   bool
+	BHS       pdu.BHS
+	AHS, Data []byte
+	ExpCmdSN  uint32 // the CmdSN that was expected next
+}
+
+// mostSent is the longest data segment to send to an initiator that takes declared
+// bytes.
+func (c Config) mostSent(declared uint32) uint32 {
+	if c.MaxSend == 0 {
+		return declared
+	}
+	return min(declared, c.MaxSend)
 }
 
 // Info is what login settled about a session.
@@ -170,12 +197,13 @@ func (s *Stats) count(k scsi.Kind) {
 func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Nexus, cmdSN uint32, ended func(), log *slog.Logger) *Session {
 	s := &Session{
 		Info: info, Since: time.Now(), cfg: cfg, log: log, host: host, units: units, nexus: nexus, ended: ended,
-		window: newWindow(cmdSN, queueDepth),
+		window: newWindow(cmdSN, cmp.Or(cfg.QueueDepth, QueueDepth)),
 		reads:  &account{budget: cfg.ReadBudget, limit: cfg.SessionBudget},
 		writes: &account{budget: cfg.WriteBudget, limit: cfg.SessionBudget},
 		done:   make(chan struct{}), quit: make(chan struct{}), early: map[uint32]*held{},
 		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{}, acks: map[uint32]*task{},
 	}
+	s.workers.limit = cmp.Or(cfg.Workers, WorkerLimit)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -199,6 +227,15 @@ func (s *Session) Close() {
 	s.close()
 	for _, c := range s.Connections() {
 		_ = c.conn.Close()
+	}
+}
+
+// Disconnect closes the connection of that CID, if there is one.
+func (s *Session) Disconnect(cid uint16) {
+	for _, c := range s.Connections() {
+		if c.CID == cid {
+			_ = c.conn.Close()
+		}
 	}
 }
 

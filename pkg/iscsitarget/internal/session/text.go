@@ -39,6 +39,10 @@ type exchange struct {
 // must belong to it.
 func (c *Connection) textRequest(p *pdu.PDU) {
 	req := pdu.ParseTextRequest(&p.BHS)
+	if trace := c.s.cfg.TraceText; trace != nil {
+		expected, _ := c.s.window.advertised()
+		trace(Traced{true, p.BHS, p.AHS, p.Data, expected})
+	}
 	c.settle(p)
 	if c.textBusy.Load() {
 		c.reject(pdu.RejectProtocolError, p) // the last one has no answer yet
@@ -147,6 +151,9 @@ func (c *Connection) sendText(req pdu.TextRequest) {
 	part := x.left[:n]
 	x.left = x.left[n:]
 	h := pdu.TextResponse{Final: req.Final && len(x.left) == 0, Continue: len(x.left) > 0, LUN: req.LUN, ITT: req.ITT, TTT: pdu.NoTag}
+	if trace := c.s.cfg.TraceText; trace != nil {
+		defer func() { trace(Traced{BHS: h.Header(), Data: part}) }()
+	}
 	if h.Final {
 		c.concludeText(x, h, part)
 		return
@@ -166,7 +173,7 @@ func (c *Connection) concludeText(x *exchange, h pdu.TextResponse, part []byte) 
 	if d := x.declares; d != nil && c.declares.CompareAndSwap(d, nil) {
 		defer close(d.said)
 	}
-	next := x.MaxRecvDataSegmentLength
+	next := c.s.cfg.mostSent(x.MaxRecvDataSegmentLength)
 	if next == 0 || next >= c.maxSend.Load() {
 		c.outbox.postData(h.Header(), part, takesStatSN)
 		if next != 0 {
@@ -187,14 +194,7 @@ func (c *Connection) concludeText(x *exchange, h pdu.TextResponse, part []byte) 
 func (c *Connection) behindReads(then func()) {
 	a := &abortion{then: then}
 	a.left.Add(1)
-	c.s.mu.Lock()
-	for _, t := range c.s.tasks {
-		if t.expectIn > 0 && c.allegiant(t) {
-			a.left.Add(1)
-			t.abortions = append(t.abortions, a)
-		}
-	}
-	c.s.mu.Unlock()
+	c.s.join(a, func(t *task) bool { return t.expectIn > 0 && c.allegiant(t) })
 	a.one()
 }
 

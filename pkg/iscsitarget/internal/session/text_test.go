@@ -109,7 +109,7 @@ func TestTextRejected(t *testing.T) {
 			if tt.req.ITT == 0 {
 				tt.req.ITT = 9
 			}
-			for range 2 * queueDepth {
+			for range 2 * QueueDepth {
 				tt.req.CmdSN = r.CmdSN
 				r.CmdSN++
 				r.refuses(tt.reason, tt.req, tt.data)

@@ -88,7 +88,7 @@ func TestAbortOfACommandThatHasNotCome(t *testing.T) {
 	for name, tt := range map[string]struct{ tag, cmdSN, own uint32 }{
 		"a number beyond the function's":   {0xdead, r.CmdSN, r.CmdSN},
 		"a number before the window":       {0xdead, first - 1, r.CmdSN},
-		"a number beyond the window":       {0xdead, first + 2*queueDepth, first + 3*queueDepth},
+		"a number beyond the window":       {0xdead, first + 2*QueueDepth, first + 3*QueueDepth},
 		"a number of another that is held": {0xdead, first + 1, r.CmdSN},
 	} {
 		if got := abort(tt.tag, tt.cmdSN, tt.own); got != pdu.TMFTaskDoesNotExist {
@@ -108,7 +108,7 @@ func TestAbortOfACommandThatHasNotCome(t *testing.T) {
 	r.holds(0, make([]byte, 2*block))
 	r.holds(2, pattern(3, block))
 	good(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
-	if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != r.CmdSN+queueDepth-1 {
+	if exp, most := r.s.window.advertised(); exp != r.CmdSN || most != r.CmdSN+QueueDepth-1 {
 		t.Errorf("the window is %d..%d, the next number %d", exp, most, r.CmdSN)
 	}
 }
@@ -124,7 +124,7 @@ func TestAbortOfATaskThatWaitsForData(t *testing.T) {
 	r.Serve(ask)
 	r.silent()
 	r.holds(0, make([]byte, block))
-	if _, most := r.s.window.advertised(); most != r.CmdSN+queueDepth-1 {
+	if _, most := r.s.window.advertised(); most != r.CmdSN+QueueDepth-1 {
 		t.Errorf("the window did not open: %d", most)
 	}
 }
@@ -159,10 +159,10 @@ func TestAbortOfQueuedTasks(t *testing.T) {
 	r := st.join(usual())
 	hold := r.dev.Hold(iscsitest.WriteAt)
 	var stuck []uint32
-	for i := range workerLimit {
+	for i := range WorkerLimit {
 		stuck = append(stuck, r.write1(i, 1))
 	}
-	for range workerLimit {
+	for range WorkerLimit {
 		hold.Await(t)
 	}
 	queued := r.write1(100, 2)

@@ -77,10 +77,10 @@ func TestHeadOfQueueTask(t *testing.T) {
 func TestHeadOfQueueOvertakes(t *testing.T) {
 	r := newSite(t).join(usual())
 	stuck := r.dev.Hold(iscsitest.WriteAt)
-	for i := range workerLimit {
+	for i := range WorkerLimit {
 		r.writes1(0, i, 1)
 	}
-	for range workerLimit {
+	for range WorkerLimit {
 		stuck.Await(t)
 	}
 	simple := r.writes1(0, 100, 2)

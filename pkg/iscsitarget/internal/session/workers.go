@@ -17,9 +17,11 @@ type op struct {
 	off int64
 }
 
-// workers run a session's blocking calls, workerLimit at once, in the order
-// they came, but those of tasks at the head of the queue before others. A worker lives as long as there is something to do.
+// workers run a session's blocking calls, limit at once, in the order they came, but
+// those of tasks at the head of the queue before others. A worker lives as long as
+// there is something to do.
 type workers struct {
+	limit   int
 	mu      sync.Mutex
 	queue   []op
 	running int
@@ -35,7 +37,7 @@ func (w *workers) submit(o op) {
 	} else {
 		w.queue = append(w.queue, o)
 	}
-	start := w.running < workerLimit
+	start := w.running < w.limit
 	if start {
 		w.running++
 		w.wg.Add(1)

@@ -9,14 +9,17 @@
 // out of its range is moved to the nearer end with a warning.
 //
 // Unlike the old parser this one refuses what it does not know, instead of
-// ignoring it. Known gap: initiators.allow, initiators.deny and targets.allow
-// are not read here.
+// ignoring it. [Format] writes a configuration back, [Target.Set], [ParseLUN]
+// and [UpdateLUN] change one by the rules of the file, and [Access] decides by
+// initiators.allow, initiators.deny and targets.allow who may come.
 package ietconf
 
 import "fmt"
 
 // Config is a configuration file.
 type Config struct {
+	// File is the name that Parse was given.
+	File string
 	// Discovery are the accounts of discovery sessions.
 	Discovery Accounts
 	// ISNSServer is a host name or address; empty: none.
@@ -36,14 +39,15 @@ type Accounts struct {
 	Outgoing *Account
 }
 
-// Account is a CHAP name and secret.
+// Account is a CHAP name and secret; see [CheckAccount].
 type Account struct{ User, Password string }
 
 // Target is a target stanza.
 type Target struct {
 	Accounts
 	// Name is the iSCSI name as written, 223 bytes at most.
-	Name  string
+	Name string
+	// Alias is 255 bytes at most; empty: none.
 	Alias string
 	// MaxSessions bounds the target's sessions; 0: no bound.
 	MaxSessions int
@@ -70,6 +74,8 @@ type LUN struct {
 	BlockSize int
 	// Blocks is the size of a nullio unit in blocks; 0: not given.
 	Blocks int64
+	// Identity is what the unit tells of itself.
+	Identity Identity
 	// Line is where the directive begins.
 	Line int
 }
@@ -82,6 +88,15 @@ const (
 	FileIO  Type = "fileio"  // a file or block device, through the page cache
 	BlockIO Type = "blockio" // a block device, past the page cache
 	NullIO  Type = "nullio"  // nothing: writes vanish
+)
+
+// Identity is how a LUN's INQUIRY data and designators are made.
+type Identity string
+
+// The identities.
+const (
+	IETIdentity    Identity = "iet"    // as IET makes them
+	ModernIdentity Identity = "modern" // with globally unique names
 )
 
 // IOMode is when a LUN's writes are stable.

@@ -14,44 +14,104 @@ const (
 	maxScsiSN    = 32
 )
 
-// lunOption sets one option of a Lun; the error says what would be right.
-type lunOption func(l *LUN, value string) error
+// lunOption is one option of a Lun.
+type lunOption struct {
+	name string
+	// set takes a value; the error says what would be right.
+	set func(l *LUN, value string) error
+	// get is the value as it is written; empty: not given.
+	get func(l *LUN) string
+	// standard is the value where it is not given; empty: none.
+	standard string
+}
 
-// lunOptions by their name in lower case.
-var lunOptions = map[string]lunOption{
-	"path":      func(l *LUN, v string) error { l.Path = v; return nil },
-	"type":      setType,
-	"iomode":    setIOMode,
-	"scsiid":    setScsiID,
-	"scsisn":    setScsiSN,
-	"blocksize": setBlockSize,
-	"blocks":    setBlocks,
-	"sectors":   setBlocks, // its name up to 1.4.19
+// lunOptions are in the order in which they are written.
+var lunOptions = []lunOption{
+	{"Path", setPath, func(l *LUN) string { return l.Path }, ""},
+	{"Type", setType, func(l *LUN) string { return string(l.Type) }, string(FileIO)},
+	{"IOMode", setIOMode, func(l *LUN) string { return string(l.IOMode) }, string(WriteThrough)},
+	{"ScsiId", setScsiID, func(l *LUN) string { return l.ScsiID }, ""},
+	{"ScsiSN", setScsiSN, func(l *LUN) string { return l.ScsiSN }, ""},
+	{"BlockSize", setBlockSize, func(l *LUN) string { return given(int64(l.BlockSize)) }, ""},
+	{"Blocks", setBlocks, func(l *LUN) string { return given(l.Blocks) }, ""},
+	{"Identity", setIdentity, func(l *LUN) string { return string(l.Identity) }, string(IETIdentity)},
+}
+
+// given is a number, or nothing for 0.
+func given(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// findLUNOption wants a name, whatever its case.
+func findLUNOption(name string) (lunOption, error) {
+	if strings.EqualFold(name, "Sectors") {
+		name = "Blocks" // Sectors up to 1.4.19
+	}
+	var names []string
+	for _, o := range lunOptions {
+		if strings.EqualFold(o.name, name) {
+			return o, nil
+		}
+		names = append(names, o.name)
+	}
+	return lunOption{}, fmt.Errorf("no option %.64q; there are %s", name, strings.Join(names, ", "))
+}
+
+// ParseLUN returns LUN number, 0 to 16383, with options as a Lun directive has
+// them: "Path=/srv/a.img,Type=fileio". The error says what would be right.
+func ParseLUN(number uint16, options string) (LUN, error) {
+	if number > maxLUN {
+		return LUN{}, fmt.Errorf("%d, want a number from 0 to %d", number, maxLUN)
+	}
+	return UpdateLUN(LUN{Number: number}, options)
+}
+
+// UpdateLUN returns old with options, such as "IOMode=ro", in the place of
+// those that it has; what comes of it must be right as a whole.
+func UpdateLUN(old LUN, options string) (LUN, error) {
+	l := old
+	l.defaults()
+	if err := l.set(options); err != nil {
+		return LUN{}, fmt.Errorf("%d: %w", l.Number, err)
+	}
+	if err := l.check(); err != nil {
+		return LUN{}, fmt.Errorf("%d: %w", l.Number, err)
+	}
+	return l, nil
 }
 
 // parseLUN reads "Lun N Path=P,Type=T,...".
 func parseLUN(p *parser, args []string) {
-	n, err := strconv.ParseUint(args[0], 0, 64)
-	if err != nil || n > maxLUN {
+	n, err := parseNumber(args[0])
+	if err != nil || n < 0 || n > maxLUN {
 		p.fail("%.64q, want a number from 0 to %d", args[0], maxLUN)
 		return
 	}
-	for _, other := range p.target().LUNs {
-		if other.Number == uint16(n) {
-			p.fail("%d is there already, in line %d", n, other.Line)
-			return
+	number := uint16(n)
+	if line, there := p.luns[number]; there {
+		p.fail("%d is there already, in line %d", n, line)
+		return
+	}
+	l, err := ParseLUN(number, args[1])
+	if err != nil {
+		p.fail("%v", err)
+		return
+	}
+	l.Line = p.line
+	p.luns[number] = p.line
+	p.target().LUNs = append(p.target().LUNs, l)
+}
+
+// defaults fills in the options that are not given.
+func (l *LUN) defaults() {
+	for _, o := range lunOptions {
+		if o.standard != "" && o.get(l) == "" {
+			_ = o.set(l, o.standard) // it is one of its values
 		}
 	}
-	l := LUN{Number: uint16(n), Type: FileIO, IOMode: WriteThrough, Line: p.line}
-	if err := l.set(args[1]); err != nil {
-		p.fail("%d: %v", n, err)
-		return
-	}
-	if err := l.check(); err != nil {
-		p.fail("%d: %v", n, err)
-		return
-	}
-	p.target().LUNs = append(p.target().LUNs, l)
 }
 
 // set takes the list of options.
@@ -60,21 +120,20 @@ func (l *LUN) set(list string) error {
 		return fmt.Errorf("options of %d bytes, at most %d are allowed", len(list), maxLUNOption)
 	}
 	seen := map[string]bool{}
-	for _, word := range strings.Split(list, ",") {
+	for word := range strings.SplitSeq(list, ",") {
 		name, value, ok := strings.Cut(word, "=")
-		if !ok || value == "" {
+		if !ok || !isWord(value) {
 			return fmt.Errorf("%.64q, want Option=Value, with commas between and no blanks", word)
 		}
-		name = strings.ToLower(name)
-		set, known := lunOptions[name]
-		if !known {
-			return fmt.Errorf("no option %.64q; there are Path, Type, IOMode, ScsiId, ScsiSN, BlockSize and Blocks", name)
+		o, err := findLUNOption(name)
+		if err != nil {
+			return err
 		}
-		if seen[name] {
-			return fmt.Errorf("%s is given twice", name)
+		if seen[o.name] {
+			return fmt.Errorf("%s is given twice", o.name)
 		}
-		seen[name] = true
-		if err := set(l, value); err != nil {
+		seen[o.name] = true
+		if err := o.set(l, value); err != nil {
 			return err
 		}
 	}
@@ -92,6 +151,20 @@ func (l *LUN) check() error {
 		return errors.New("option Blocks is for Type=nullio alone")
 	}
 	return nil
+}
+
+func setPath(l *LUN, v string) error {
+	l.Path = v
+	return nil
+}
+
+func setIdentity(l *LUN, v string) error {
+	switch i := Identity(strings.ToLower(v)); i {
+	case IETIdentity, ModernIdentity:
+		l.Identity = i
+		return nil
+	}
+	return fmt.Errorf("option Identity=%.64q, want iet or modern", v)
 }
 
 func setType(l *LUN, v string) error {
@@ -129,7 +202,7 @@ func setScsiSN(l *LUN, v string) error {
 }
 
 func setBlockSize(l *LUN, v string) error {
-	n, err := strconv.ParseInt(v, 0, 32)
+	n, err := parseNumber(v)
 	if err != nil || n < 512 || n > 4096 || n&(n-1) != 0 {
 		return fmt.Errorf("option BlockSize=%.64q, want 512, 1024, 2048 or 4096", v)
 	}
@@ -141,7 +214,7 @@ func setBlockSize(l *LUN, v string) error {
 const maxBlocks = 1 << 50
 
 func setBlocks(l *LUN, v string) error {
-	n, err := strconv.ParseInt(v, 0, 64)
+	n, err := parseNumber(v)
 	if err != nil || n < 1 || n > maxBlocks {
 		return fmt.Errorf("option Blocks=%.64q, want a number from 1 to %d", v, int64(maxBlocks))
 	}

@@ -6,121 +6,146 @@ import (
 	"strings"
 )
 
-// rule is what values a parameter takes.
-type rule interface {
-	// parse returns the canonical value; false where it reported an error.
-	parse(p *parser, word string) (string, bool)
-	usage() string
-}
-
-// parameter is a directive of a stanza that holds one value.
-type parameter struct {
+// setting is a directive of a stanza that holds one value.
+type setting struct {
 	name, standard string // standard: the value where it is not given
 	rule           rule
+	// keep and get are the field that holds a canonical value; nil: it is
+	// in Target.Parameters.
+	keep func(*Target, string)
+	get  func(*Target) string
 }
+
+// settings are in the order in which they are written: first what the Target
+// has a field for.
+var settings = append([]setting{
+	{"Alias", "", text{}, func(t *Target, v string) { t.Alias = v }, func(t *Target) string { return t.Alias }},
+	{"MaxSessions", "0", number{0, 65535},
+		func(t *Target, v string) { t.MaxSessions, _ = strconv.Atoi(v) },
+		func(t *Target) string { return strconv.Itoa(t.MaxSessions) }},
+}, parameters...)
 
 // parameters are those of ietd.conf(5) that concern sessions.
-var parameters = []parameter{
-	{"HeaderDigest", "None", digests{}},
-	{"DataDigest", "None", digests{}},
-	{"MaxConnections", "1", number{1, 65535}},
-	{"InitialR2T", "Yes", yesNo{}},
-	{"ImmediateData", "No", yesNo{}},
-	{"MaxRecvDataSegmentLength", "8192", number{512, 1<<24 - 1}},
-	{"MaxXmitDataSegmentLength", "8192", number{512, 1<<24 - 1}},
-	{"MaxBurstLength", "262144", number{512, 1<<24 - 1}},
-	{"FirstBurstLength", "65536", number{512, 1<<24 - 1}},
-	{"DefaultTime2Wait", "2", number{0, 3600}},
-	{"DefaultTime2Retain", "20", number{0, 3600}},
-	{"MaxOutstandingR2T", "1", number{1, 65535}},
-	{"DataPDUInOrder", "Yes", fixed{yesNo{}, "Yes"}},
-	{"DataSequenceInOrder", "Yes", fixed{yesNo{}, "Yes"}},
-	{"ErrorRecoveryLevel", "0", fixed{number{0, 2}, "0"}},
-	{"OFMarker", "No", fixed{yesNo{}, "No"}},
-	{"IFMarker", "No", fixed{yesNo{}, "No"}},
-	{"OFMarkInt", "2048", fixed{number{1, 65535}, "2048"}},
-	{"IFMarkInt", "2048", fixed{number{1, 65535}, "2048"}},
-	{"NOPInterval", "0", number{0, 90}},
-	{"NOPTimeout", "0", number{0, 90}},
-	{"Wthreads", "8", number{1, 128}},
-	{"QueuedCommands", "32", number{1, 256}},
-	{"Type", "0", fixed{number{0, 255}, "0"}},
+var parameters = []setting{
+	{name: "HeaderDigest", standard: "None", rule: digests{}},
+	{name: "DataDigest", standard: "None", rule: digests{}},
+	{name: "MaxConnections", standard: "1", rule: number{1, 65535}},
+	{name: "InitialR2T", standard: "Yes", rule: yesNo{}},
+	{name: "ImmediateData", standard: "No", rule: yesNo{}},
+	{name: "MaxRecvDataSegmentLength", standard: "8192", rule: number{512, 1<<24 - 1}},
+	{name: "MaxXmitDataSegmentLength", standard: "8192", rule: number{512, 1<<24 - 1}},
+	{name: "MaxBurstLength", standard: "262144", rule: number{512, 1<<24 - 1}},
+	{name: "FirstBurstLength", standard: "65536", rule: number{512, 1<<24 - 1}},
+	{name: "DefaultTime2Wait", standard: "2", rule: number{0, 3600}},
+	{name: "DefaultTime2Retain", standard: "20", rule: number{0, 3600}},
+	{name: "MaxOutstandingR2T", standard: "1", rule: number{1, 65535}},
+	{name: "DataPDUInOrder", standard: "Yes", rule: fixed{yesNo{}, "Yes"}},
+	{name: "DataSequenceInOrder", standard: "Yes", rule: fixed{yesNo{}, "Yes"}},
+	{name: "ErrorRecoveryLevel", standard: "0", rule: fixed{number{0, 2}, "0"}},
+	{name: "OFMarker", standard: "No", rule: fixed{yesNo{}, "No"}},
+	{name: "IFMarker", standard: "No", rule: fixed{yesNo{}, "No"}},
+	{name: "OFMarkInt", standard: "2048", rule: fixed{number{1, 65535}, "2048"}},
+	{name: "IFMarkInt", standard: "2048", rule: fixed{number{1, 65535}, "2048"}},
+	{name: "NOPInterval", standard: "0", rule: number{0, 90}},
+	{name: "NOPTimeout", standard: "0", rule: number{0, 90}},
+	{name: "Wthreads", standard: "8", rule: number{1, 128}},
+	{name: "QueuedCommands", standard: "32", rule: number{1, 256}},
+	{name: "Type", standard: "0", rule: fixed{number{0, 255}, "0"}},
 }
 
-// Default returns the value of a parameter that a stanza does not give; it is
-// empty for a name that is no parameter.
+// Parameters returns the names that [Target.Parameters] may hold, in the order
+// in which ietd.conf(5) has them.
+func Parameters() []string {
+	names := make([]string, len(parameters))
+	for i, s := range parameters {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Default returns the value of a directive of a stanza that is not given; it
+// is empty for Alias and for a name that is none. Case counts.
 func Default(name string) string {
-	for _, k := range parameters {
-		if k.name == name {
-			return k.standard
+	for _, s := range settings {
+		if s.name == name {
+			return s.standard
 		}
 	}
 	return ""
 }
 
-// parse keeps the value in the stanza at hand.
-func (k parameter) parse(p *parser, args []string) {
-	if v, ok := k.rule.parse(p, args[0]); ok {
-		p.target().Parameters[k.name] = v
-	}
-}
-
-// yesNo is Yes or No, in this case alone.
-type yesNo struct{}
-
-func (yesNo) usage() string { return "Yes or No" }
-
-func (r yesNo) parse(p *parser, word string) (string, bool) {
-	if word != "Yes" && word != "No" {
-		p.fail("%.64q, want %s", word, r.usage())
-		return "", false
-	}
-	return word, true
-}
-
-// number is from min to max.
-type number struct{ min, max int64 }
-
-func (r number) usage() string { return fmt.Sprintf("a number from %d to %d", r.min, r.max) }
-
-func (r number) parse(p *parser, word string) (string, bool) {
-	n, err := strconv.ParseInt(word, 0, 64)
-	if err != nil || strings.Contains(word, "_") {
-		p.fail("%.64q, want %s", word, r.usage())
-		return "", false
-	}
-	if within := min(max(n, r.min), r.max); within != n {
-		p.warn("%d is taken for %d: want %s", n, within, r.usage())
-		n = within
-	}
-	return strconv.FormatInt(n, 10), true
-}
-
-// digests is a list of None and CRC32C.
-type digests struct{}
-
-func (digests) usage() string { return "None, CRC32C or both with a comma between" }
-
-func (r digests) parse(p *parser, word string) (string, bool) {
-	for _, d := range strings.Split(word, ",") {
-		if d != "None" && d != "CRC32C" {
-			p.fail("%.64q, want %s", word, r.usage())
-			return "", false
+// findSetting wants a name, whatever its case.
+func findSetting(name string) (setting, error) {
+	for _, s := range settings {
+		if strings.EqualFold(s.name, name) {
+			return s, nil
 		}
 	}
-	return word, true
+	return setting{}, fmt.Errorf("%.64q: no such parameter of a target; see ietd.conf(5)", name)
 }
 
-// fixed takes what rule takes and makes one value of it.
-type fixed struct {
-	rule
-	value string
-}
-
-func (r fixed) parse(p *parser, word string) (string, bool) {
-	v, ok := r.rule.parse(p, word)
-	if ok && v != r.value {
-		p.warn("%s is taken for %s, the only value supported", v, r.value)
+// SetParameter returns the canonical form of a value of a parameter,
+// MaxSessions or Alias: Yes or No, a decimal number, a list. The name may have
+// any case. A warning says what was not taken as written, and is empty
+// otherwise; an error says what would be right.
+func SetParameter(name, value string) (canonical, warning string, err error) {
+	s, err := findSetting(name)
+	if err != nil {
+		return "", "", err
 	}
-	return r.value, ok
+	return s.check(value)
+}
+
+// check is the rule's, with the name in the warning and in the error.
+func (s setting) check(value string) (canonical, warning string, err error) {
+	canonical, warning, err = s.rule.check(value)
+	if err != nil {
+		return "", "", fmt.Errorf("%s: %w", s.name, err)
+	}
+	if warning != "" {
+		warning = s.name + ": " + warning
+	}
+	return canonical, warning, nil
+}
+
+// Set takes one directive of a stanza by the rules of ietd.conf: a parameter,
+// MaxSessions or Alias. The name may have any case. The entry of t.Parameters
+// is replaced in the map that t has. See [SetParameter] for warning and error;
+// after an error t is as before.
+func (t *Target) Set(name, value string) (warning string, err error) {
+	s, err := findSetting(name)
+	if err != nil {
+		return "", err
+	}
+	v, warning, err := s.check(value)
+	if err != nil {
+		return "", err
+	}
+	t.keep(s, v)
+	return warning, nil
+}
+
+// keep holds a canonical value.
+func (t *Target) keep(s setting, v string) {
+	if s.keep != nil {
+		s.keep(t, v)
+		return
+	}
+	if t.Parameters == nil {
+		t.Parameters = map[string]string{}
+	}
+	t.Parameters[s.name] = v
+}
+
+// parse keeps the value in the stanza at hand.
+func (s setting) parse(p *parser, args []string) {
+	v, warning, err := s.rule.check(strings.Join(args, " "))
+	if err != nil {
+		p.fail("%v", err)
+		return
+	}
+	if warning != "" {
+		p.warn("%s", warning)
+	}
+	p.target().keep(s, v)
 }

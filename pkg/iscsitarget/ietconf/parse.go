@@ -6,13 +6,19 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 )
 
 const (
 	// maxFile bounds a configuration, in bytes.
 	maxFile = 16 << 20
+	// maxLine bounds a line, in bytes without its end; IET's buffer holds
+	// no more. A comment may be longer.
+	maxLine = 4095
 	// maxErrors is how many errors are collected before giving up.
 	maxErrors = 20
+	// maxWarnings is how many warnings are kept.
+	maxWarnings = 1000
 )
 
 // ParseFile reads the configuration file at path.
@@ -35,12 +41,17 @@ func Parse(name string, r io.Reader) (*Config, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s: longer than %d bytes", name, maxFile)
 	}
-	p := &parser{file: name}
+	p := newParser(name)
 	lines := splitLines(string(b))
 	for i := 0; i < len(lines) && len(p.errs) < maxErrors; {
-		words, next := logicalLine(lines, i)
 		p.line = i + 1
-		p.directive(words)
+		words, next, err := logicalLine(lines, i)
+		if err != nil {
+			p.name = "a line"
+			p.fail("%v", err)
+		} else {
+			p.directive(words)
+		}
 		i = next
 	}
 	if err := errors.Join(p.errs...); err != nil {
@@ -49,27 +60,48 @@ func Parse(name string, r io.Reader) (*Config, error) {
 	return &p.config, nil
 }
 
-// splitLines takes \n and \r\n for the end of a line.
+// splitLines takes \n and \r\n for the end of a line, and leaves out the mark
+// that some editors put before UTF-8.
 func splitLines(s string) []string {
+	s = strings.TrimPrefix(s, "\ufeff")
 	return strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
+}
+
+// isBlank is what separates words: isspace() of the C locale.
+func isBlank(r rune) bool { return strings.ContainsRune(" \t\v\f\r", r) }
+
+// isComment reports whether the first word of a line begins with #.
+func isComment(line string) bool {
+	return strings.HasPrefix(strings.TrimLeftFunc(line, isBlank), "#")
 }
 
 // logicalLine returns the words of the line at i and of those that continue
 // it, and the index of the line after them. A comment is not continued.
-func logicalLine(lines []string, i int) (words []string, next int) {
+func logicalLine(lines []string, i int) (words []string, next int, err error) {
+	if isComment(lines[i]) {
+		return nil, i + 1, nil
+	}
 	var b strings.Builder
-	for first := i; i < len(lines); i++ {
-		if i == first && strings.HasPrefix(strings.TrimSpace(lines[i]), "#") {
-			return nil, i + 1
+	for more := true; more && i < len(lines); i++ {
+		var line string
+		line, more = strings.CutSuffix(lines[i], `\`)
+		if len(lines[i]) > maxLine {
+			err = fmt.Errorf("has %d bytes, at most %d are allowed: end it with a backslash and go on in the next one", len(lines[i]), maxLine)
 		}
-		line, continued := strings.CutSuffix(lines[i], `\`)
-		b.WriteString(line)
-		if !continued {
-			i++
-			break
+		if err == nil {
+			b.WriteString(line)
 		}
 	}
-	return strings.Fields(b.String()), i
+	if err != nil {
+		return nil, i, err
+	}
+	words = strings.FieldsFunc(b.String(), isBlank)
+	for n, w := range words {
+		if strings.ContainsFunc(w, unicode.IsControl) {
+			return nil, i, fmt.Errorf("has a control character in its word %d, want plain text", n+1)
+		}
+	}
+	return words, i, nil
 }
 
 // parser is the state of one Parse.
@@ -79,6 +111,19 @@ type parser struct {
 	name   string // of the directive at hand
 	config Config
 	errs   []error
+	// secret is that the line before was an account's: where its backslash
+	// is missing, the next line is a password.
+	secret bool
+
+	// Where a name was first used, by the name in lower case.
+	targets map[string]int
+	// The same within the stanza at hand.
+	users map[string]bool
+	luns  map[uint16]int
+}
+
+func newParser(file string) *parser {
+	return &parser{file: file, config: Config{File: file}, targets: map[string]int{}, users: map[string]bool{}}
 }
 
 // directive handles one line's words.
@@ -86,20 +131,26 @@ func (p *parser) directive(words []string) {
 	if len(words) == 0 {
 		return
 	}
+	afterAccount := p.secret
+	p.secret = false
 	d, known := directives[strings.ToLower(words[0])]
-	p.name = d.name
 	if !known {
 		p.name = fmt.Sprintf("%.64q", words[0])
+		if afterAccount {
+			p.name = "a word after an account"
+		}
 		p.fail("no such directive; see ietd.conf(5)")
 		return
 	}
+	p.name = d.name
+	p.secret = d.account
 	args := words[1:]
 	switch {
 	case d.target && len(p.config.Targets) == 0:
 		p.fail("belongs to a target: write it after a Target line")
 	case d.global && len(p.config.Targets) != 0:
 		p.fail("is global: write it before the first Target line")
-	case d.args > 0 && len(args) != d.args:
+	case len(args) < d.args || len(args) > d.args && !d.more:
 		// The words themselves may be a secret.
 		p.fail("has %d words after it, want %s", len(args), d.usage)
 	default:
@@ -116,7 +167,9 @@ func (p *parser) fail(format string, a ...any) {
 }
 
 func (p *parser) warn(format string, a ...any) {
-	p.config.Warnings = append(p.config.Warnings, p.problem(format, a...))
+	if len(p.config.Warnings) < maxWarnings {
+		p.config.Warnings = append(p.config.Warnings, p.problem(format, a...))
+	}
 }
 
 // target is the stanza at hand.

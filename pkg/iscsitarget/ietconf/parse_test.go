@@ -34,6 +34,7 @@ Target iqn.2026-11.io.example:other
 
 func TestParse(t *testing.T) {
 	want := &Config{
+		File: "ietd.conf",
 		Discovery: Accounts{
 			Incoming: []Account{{"anyone", "planted-0"}},
 			Outgoing: &Account{"me", "planted-1"},
@@ -49,16 +50,16 @@ func TestParse(t *testing.T) {
 			Alias:       "the big disk",
 			MaxSessions: 4,
 			LUNs: []LUN{
-				{Number: 0, Path: "/srv/a.img", Type: FileIO, IOMode: WriteBack, ScsiID: "abc", ScsiSN: "SN-1", Line: 13},
-				{Number: 16, Path: "/srv/b.img", Type: FileIO, IOMode: ReadOnly, BlockSize: 4096, Line: 14},
-				{Number: 2, Type: NullIO, IOMode: WriteThrough, Blocks: 100, Line: 15},
-				{Number: 3, Path: "/dev/sdx", Type: BlockIO, IOMode: WriteThrough, Line: 16},
+				{Number: 0, Path: "/srv/a.img", Type: FileIO, IOMode: WriteBack, Identity: IETIdentity, ScsiID: "abc", ScsiSN: "SN-1", Line: 13},
+				{Number: 16, Path: "/srv/b.img", Type: FileIO, IOMode: ReadOnly, Identity: IETIdentity, BlockSize: 4096, Line: 14},
+				{Number: 2, Type: NullIO, IOMode: WriteThrough, Identity: IETIdentity, Blocks: 100, Line: 15},
+				{Number: 3, Path: "/dev/sdx", Type: BlockIO, IOMode: WriteThrough, Identity: IETIdentity, Line: 16},
 			},
 			Parameters: map[string]string{"HeaderDigest": "CRC32C,None", "MaxBurstLength": "65536", "InitialR2T": "No"},
 			Line:       7,
 		}, {
 			Name:       "iqn.2026-11.io.example:other",
-			LUNs:       []LUN{{Number: 0, Path: "/srv/last.img", Type: FileIO, IOMode: WriteThrough, Line: 23}},
+			LUNs:       []LUN{{Number: 0, Path: "/srv/last.img", Type: FileIO, IOMode: WriteThrough, Identity: IETIdentity, Line: 23}},
 			Parameters: map[string]string{},
 			Line:       22,
 		}},
@@ -107,7 +108,7 @@ func TestErrors(t *testing.T) {
 		{"IncomingUser joe planted planted", 1, "IncomingUser: has 3 words"},
 		{"IncomingUser joe planted\nIncomingUser joe planted", 2, `IncomingUser: user "joe" is there already`},
 		{"OutgoingUser planted", 1, "OutgoingUser: has 1 words"},
-		{head + "Alias", 2, "Alias: has no words after it"},
+		{head + "Alias", 2, "Alias: has 0 words after it, want a name of 1 to 255 bytes"},
 		{head + "Lun 0", 2, "Lun: has 1 words after it, want a number and options"},
 		{head + "Lun 0 Path=/a, Type=fileio", 2, "Lun: has 3 words"},
 		{head + "Lun 16384 Path=/a", 2, `Lun: "16384", want a number from 0 to 16383`},
@@ -118,8 +119,8 @@ func TestErrors(t *testing.T) {
 		{head + "Lun 0 Path=", 2, `"Path=", want Option=Value`},
 		{head + "Lun 0 Path=/a,", 2, `"", want Option=Value`},
 		{head + "Lun 0 /a", 2, `"/a", want Option=Value`},
-		{head + "Lun 0 Path=/a,path=/b", 2, "path is given twice"},
-		{head + "Lun 0 Path=/a,WriteCache=1", 2, `no option "writecache"; there are Path`},
+		{head + "Lun 0 Path=/a,path=/b", 2, "Path is given twice"},
+		{head + "Lun 0 Path=/a,WriteCache=1", 2, `no option "WriteCache"; there are Path`},
 		{head + "Lun 0 Path=/a,Type=iscsi", 2, "want fileio, blockio or nullio"},
 		{head + "Lun 0 Path=/a,IOMode=rw", 2, "want wt, wb or ro"},
 		{head + "Lun 0 Path=/a,ScsiId=12345678901234567", 2, "ScsiId has 17 bytes, at most 16"},

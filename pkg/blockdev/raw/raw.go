@@ -31,6 +31,9 @@ type Options struct {
 	// [blockdev.AtomicWriter], and Open completes the write that it holds.
 	// Empty: the device is neither of the two.
 	StateFile string
+	// Direct reads and writes past the page cache, a block device alone:
+	// offsets and lengths must then be multiples of its logical block.
+	Direct bool
 
 	calls fd.Calls // a test's
 }
@@ -50,7 +53,10 @@ func Open(path string, o Options) (blockdev.Device, error) {
 	if kind != 0 && !isDisk {
 		return nil, fmt.Errorf("%s is no regular file or block device but %v: %w", path, kind, blockdev.ErrInvalid)
 	}
-	f, err := openFile(path, o.ReadOnly, isDisk)
+	if o.Direct && !isDisk {
+		return nil, fmt.Errorf("%s is a file, direct I/O is for block devices: %w", path, blockdev.ErrInvalid)
+	}
+	f, err := openFile(path, o, isDisk)
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +69,15 @@ func Open(path string, o Options) (blockdev.Device, error) {
 }
 
 // openFile opens path and takes it for itself.
-func openFile(path string, readOnly, isDisk bool) (*os.File, error) {
+func openFile(path string, o Options, isDisk bool) (*os.File, error) {
 	flag := os.O_RDWR
-	if readOnly {
+	if o.ReadOnly {
 		flag = os.O_RDONLY
 	} else if isDisk {
 		flag |= os.O_EXCL // refused while it is mounted or claimed
+	}
+	if o.Direct {
+		flag |= unix.O_DIRECT
 	}
 	f, err := os.OpenFile(path, flag, 0)
 	if errors.Is(err, unix.EBUSY) {
@@ -78,7 +87,7 @@ func openFile(path string, readOnly, isDisk bool) (*os.File, error) {
 		return f, err
 	}
 	lock := unix.LOCK_EX
-	if readOnly {
+	if o.ReadOnly {
 		lock = unix.LOCK_SH
 	}
 	err = unix.Flock(int(f.Fd()), lock|unix.LOCK_NB)
@@ -113,6 +122,9 @@ func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device
 		return nil, fmt.Errorf("%d bytes are not one block of %d: %w", end, blockSize, blockdev.ErrInvalid)
 	}
 	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Calls: o.calls}
+	if o.Direct {
+		options.Direct = int(alignment)
+	}
 	if o.ReadOnly {
 		return kept(readOnly{fd.New(f, options)}, path, o.StateFile)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -171,5 +172,16 @@ func TestLocks(t *testing.T) {
 			t.Fatalf("after Close: %v", err)
 		}
 		_ = d.Close()
+	}
+}
+
+// Direct I/O is for block devices; one is served past the page cache in the lab.
+func TestDirectRefusesFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, Options{Direct: true}); !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), path) {
+		t.Error(err)
 	}
 }

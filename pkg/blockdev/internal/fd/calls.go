@@ -8,6 +8,8 @@ import (
 
 // Calls are the system calls that a test may want to fail.
 type Calls struct {
+	Pread     func(fd int, p []byte, off int64) (int, error)
+	Pwrite    func(fd int, p []byte, off int64) (int, error)
 	Fdatasync func(fd int) error
 	Fallocate func(fd int, mode uint32, off, n int64) error
 	// ReadNowait is preadv2 with RWF_NOWAIT.
@@ -23,6 +25,12 @@ type Calls struct {
 }
 
 func (c Calls) orKernel() Calls {
+	if c.Pread == nil {
+		c.Pread = unix.Pread
+	}
+	if c.Pwrite == nil {
+		c.Pwrite = unix.Pwrite
+	}
 	if c.Fdatasync == nil {
 		c.Fdatasync = unix.Fdatasync
 	}

@@ -29,6 +29,11 @@ type Options struct {
 	// Alignment is what fallocate demands of offsets and lengths: 1 (or 0)
 	// for a regular file, the logical block of a block device.
 	Alignment int64
+	// Direct says that the file was opened with O_DIRECT, and is what that
+	// demands of offsets, lengths and the memory's address, in bytes: a power of
+	// two. Offsets and lengths that are no multiple of it are ErrInvalid. 0: it
+	// was not.
+	Direct int
 	// Calls are the system calls; the zero value is the kernel's.
 	Calls Calls
 }
@@ -51,6 +56,8 @@ type Device struct {
 	stable *handles
 
 	noNowait atomic.Bool
+
+	bounces *bounces // nil without Direct
 }
 
 var (
@@ -74,7 +81,13 @@ func New(f *os.File, o Options) *Device {
 	// block devices are in anyway.
 	d := &Device{o: o, file: f, fd: int(f.Fd()), rank: ranks.Add(1)}
 	d.size.Store(o.Size)
-	d.stable = newHandles(d.fd)
+	flag := 0
+	if o.Direct > 0 {
+		flag = unix.O_DIRECT
+		d.noNowait.Store(true) // a read past the page cache waits, always
+		d.bounces = newBounces(o.Direct)
+	}
+	d.stable = newHandles(d.fd, flag)
 	return d
 }
 
@@ -113,6 +126,8 @@ func (d *Device) enter(off, n int64) error {
 		err = d.errClosed()
 	case err != nil:
 		err = fmt.Errorf("%s: %w", d.o.Name, err)
+	case d.o.Direct > 0 && (off|n)&int64(d.o.Direct-1) != 0:
+		err = fmt.Errorf("%s: %d bytes at %d, direct I/O is in units of %d: %w", d.o.Name, n, off, d.o.Direct, blockdev.ErrInvalid)
 	default:
 		return nil
 	}

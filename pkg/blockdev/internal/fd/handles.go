@@ -15,11 +15,12 @@ const maxHandles = 8
 // loss and that other one of none.
 type handles struct {
 	path string
+	flag int      // beside those of any
 	free chan int // descriptors; -1 stands for one not yet opened
 }
 
-func newHandles(fd int) *handles {
-	h := &handles{path: fmt.Sprintf("/proc/self/fd/%d", fd), free: make(chan int, maxHandles)}
+func newHandles(fd, flag int) *handles {
+	h := &handles{path: fmt.Sprintf("/proc/self/fd/%d", fd), flag: flag, free: make(chan int, maxHandles)}
 	for range maxHandles {
 		h.free <- -1
 	}
@@ -33,7 +34,7 @@ func (h *handles) take() (int, error) {
 	if fd >= 0 {
 		return fd, nil
 	}
-	fd, err := unix.Open(h.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(h.path, unix.O_RDWR|unix.O_CLOEXEC|h.flag, 0)
 	if err != nil {
 		h.free <- -1
 		return -1, err

@@ -17,7 +17,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	defer d.life.RUnlock()
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pread(d.fd, p[done:], off+int64(done))
+		n, err := d.pread(p[done:], off+int64(done))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
@@ -82,7 +82,7 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 func (d *Device) write(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pwrite(d.fd, p[done:], off+int64(done))
+		n, err := d.pwrite(p[done:], off+int64(done))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:

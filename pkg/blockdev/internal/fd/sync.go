@@ -118,7 +118,7 @@ func (d *Device) writeStable(p []byte, off int64) error {
 	}
 	defer d.stable.put(h)
 	for len(p) > 0 {
-		n, err := d.o.Calls.WriteStable(h, p, off)
+		n, err := d.pwriteStable(h, p, off)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

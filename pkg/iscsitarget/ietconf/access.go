@@ -1,6 +1,7 @@
 package ietconf
 
 import (
+	"errors"
 	"net/netip"
 )
 
@@ -105,5 +106,20 @@ func (a Access) match(file, target string, who peer) (matches, there bool, err e
 // Check returns what is wrong in the files, for a test of the configuration:
 // an error joins a [Problem] for each line, up to a bound.
 func (a Access) Check() error {
-	return a.check()
+	var errs []error
+	for _, name := range AccessFiles {
+		f, err := a.read(name)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if f == nil {
+			continue
+		}
+		for i := 0; i < len(f.lines) && len(errs) < maxErrors; i++ {
+			if err := f.lines[i].check(f.path); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -44,7 +44,7 @@ type fileState struct {
 func stateOf(info fs.FileInfo) fileState {
 	s := fileState{size: info.Size(), mtime: info.ModTime()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.dev, s.inode = uint64(sys.Dev), sys.Ino
+		s.dev, s.inode = sys.Dev, sys.Ino
 		s.ctime = time.Unix(sys.Ctim.Unix())
 	}
 	return s
@@ -130,24 +130,4 @@ func checkAccessSize(path string, b []byte) error {
 		return fmt.Errorf("%s: %d lines, at most %d are allowed", path, n, maxAccessLines)
 	}
 	return nil
-}
-
-// check is Access.Check.
-func (a Access) check() error {
-	var errs []error
-	for _, name := range AccessFiles {
-		f, err := a.read(name)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if f == nil {
-			continue
-		}
-		for i := 0; i < len(f.lines) && len(errs) < maxErrors; i++ {
-			if err := f.lines[i].check(f.path); err != nil {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
 )
 
 const (
@@ -69,7 +68,7 @@ func newAccessLine(number int, line string, names bool) *accessLine {
 	switch {
 	case len(line) > maxLine:
 		l.bad = fmt.Errorf("a line of %d bytes, at most %d are allowed", len(line), maxLine)
-	case strings.ContainsFunc(l.target, unicode.IsControl) || strings.Contains(l.target, ","):
+	case hasControl(l.target) || strings.Contains(l.target, ","):
 		l.bad = errors.New("want a target's name or ALL, a blank, and items with commas between")
 	case l.target != everything && strings.EqualFold(l.target, everything):
 		l.bad = fmt.Errorf("%q, want ALL in capitals", l.target)

@@ -3,7 +3,6 @@ package ietconf
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 // CheckAccount returns an error unless a user and a password are what
@@ -30,7 +29,7 @@ func checkAccountWord(what, s string) error {
 
 // isWord reports whether s can be one word of a line.
 func isWord(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return isBlank(r) || unicode.IsControl(r) })
+	return s != "" && !hasControl(s) && !strings.ContainsFunc(s, isBlank)
 }
 
 func parseIncomingUser(p *parser, args []string) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -70,6 +71,9 @@ func splitLines(s string) []string {
 // isBlank is what separates words: isspace() of the C locale.
 func isBlank(r rune) bool { return strings.ContainsRune(" \t\v\f\r", r) }
 
+// hasControl reports whether s has control characters.
+func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
+
 // isComment reports whether the first word of a line begins with #.
 func isComment(line string) bool {
 	return strings.HasPrefix(strings.TrimLeftFunc(line, isBlank), "#")
@@ -95,13 +99,7 @@ func logicalLine(lines []string, i int) (words []string, next int, err error) {
 	if err != nil {
 		return nil, i, err
 	}
-	words = strings.FieldsFunc(b.String(), isBlank)
-	for n, w := range words {
-		if strings.ContainsFunc(w, unicode.IsControl) {
-			return nil, i, fmt.Errorf("has a control character in its word %d, want plain text", n+1)
-		}
-	}
-	return words, i, nil
+	return strings.FieldsFunc(b.String(), isBlank), i, nil
 }
 
 // parser is the state of one Parse.
@@ -150,6 +148,8 @@ func (p *parser) directive(words []string) {
 		p.fail("belongs to a target: write it after a Target line")
 	case d.global && len(p.config.Targets) != 0:
 		p.fail("is global: write it before the first Target line")
+	case slices.ContainsFunc(args, hasControl):
+		p.fail("has a control character in the words after it, want plain text")
 	case len(args) < d.args || len(args) > d.args && !d.more:
 		// The words themselves may be a secret.
 		p.fail("has %d words after it, want %s", len(args), d.usage)

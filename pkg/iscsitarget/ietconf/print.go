@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Format writes c as an ietd.conf that [Parse] reads into an equal Config
@@ -181,10 +183,10 @@ func lunText(l LUN) (string, error) {
 	return text, nil
 }
 
-// shown is a value for the eye: quoted where it has control characters.
+// shown is a value for the eye: quoted where it is more than printable characters.
 func shown(v string) string {
-	if q := strconv.Quote(v); len(q) != len(v)+2 {
-		return q
+	if !utf8.ValidString(v) || strings.ContainsFunc(v, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(v)
 	}
 	return v
 }

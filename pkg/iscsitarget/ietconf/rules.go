@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 // rule is what values a directive takes.
@@ -96,12 +95,12 @@ type fixed struct {
 }
 
 func (r fixed) check(value string) (string, string, error) {
-	v, _, err := r.rule.check(value)
+	v, warning, err := r.rule.check(value)
 	if err != nil {
 		return "", "", err
 	}
-	if v != r.value {
-		return r.value, fmt.Sprintf("%s is taken for %s, the only value supported", v, r.value), nil
+	if v != r.value || warning != "" {
+		return r.value, fmt.Sprintf("%s is taken for %s, the only value supported", value, r.value), nil
 	}
 	return r.value, "", nil
 }
@@ -115,7 +114,7 @@ func (text) usage() string { return fmt.Sprintf("a name of 1 to %d bytes", maxTe
 
 func (r text) check(value string) (string, string, error) {
 	v := strings.Join(strings.FieldsFunc(value, isBlank), " ")
-	if v == "" || len(v) > maxText || strings.ContainsFunc(v, unicode.IsControl) {
+	if v == "" || len(v) > maxText || hasControl(v) {
 		return "", "", fmt.Errorf("%d bytes, want %s without control characters", len(v), r.usage())
 	}
 	return v, "", nil

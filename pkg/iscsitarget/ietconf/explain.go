@@ -31,7 +31,7 @@ func Explain(w io.Writer, c *Config) error {
 			e.line("\t", s.name, v, given)
 		}
 	}
-	fmt.Fprintf(&e.text, "\n# %d targets, %d warnings\n", len(c.Targets), len(c.Warnings))
+	fmt.Fprintf(&e.text, "\n# targets: %d, warnings: %d\n", len(c.Targets), len(c.Warnings))
 	for _, p := range c.Warnings {
 		fmt.Fprintf(&e.text, "# warning: %s\n", shown(p.Error()))
 	}

@@ -23,18 +23,21 @@ type lunOption struct {
 	get func(l *LUN) string
 	// standard is the value where it is not given; empty: none.
 	standard string
+	// ours is that IET has no such option: it is written only where it is
+	// not at its default.
+	ours bool
 }
 
 // lunOptions are in the order in which they are written.
 var lunOptions = []lunOption{
-	{"Path", setPath, func(l *LUN) string { return l.Path }, ""},
-	{"Type", setType, func(l *LUN) string { return string(l.Type) }, string(FileIO)},
-	{"IOMode", setIOMode, func(l *LUN) string { return string(l.IOMode) }, string(WriteThrough)},
-	{"ScsiId", setScsiID, func(l *LUN) string { return l.ScsiID }, ""},
-	{"ScsiSN", setScsiSN, func(l *LUN) string { return l.ScsiSN }, ""},
-	{"BlockSize", setBlockSize, func(l *LUN) string { return given(int64(l.BlockSize)) }, ""},
-	{"Blocks", setBlocks, func(l *LUN) string { return given(l.Blocks) }, ""},
-	{"Identity", setIdentity, func(l *LUN) string { return string(l.Identity) }, string(IETIdentity)},
+	{name: "Path", set: setPath, get: func(l *LUN) string { return l.Path }},
+	{name: "Type", set: setType, get: func(l *LUN) string { return string(l.Type) }, standard: string(FileIO)},
+	{name: "IOMode", set: setIOMode, get: func(l *LUN) string { return string(l.IOMode) }, standard: string(WriteThrough)},
+	{name: "ScsiId", set: setScsiID, get: func(l *LUN) string { return l.ScsiID }},
+	{name: "ScsiSN", set: setScsiSN, get: func(l *LUN) string { return l.ScsiSN }},
+	{name: "BlockSize", set: setBlockSize, get: func(l *LUN) string { return given(int64(l.BlockSize)) }},
+	{name: "Blocks", set: setBlocks, get: func(l *LUN) string { return given(l.Blocks) }},
+	{name: "Identity", set: setIdentity, get: func(l *LUN) string { return string(l.Identity) }, standard: string(IETIdentity), ours: true},
 }
 
 // given is a number, or nothing for 0.

@@ -168,7 +168,9 @@ func lunText(l LUN) (string, error) {
 			return "", fmt.Errorf("%d: option %s=%.64q has a blank, a comma or a control character, want one without", l.Number, o.name, v)
 		}
 		word := o.name + "=" + v
-		all = append(all, word)
+		if v != o.standard || !o.ours {
+			all = append(all, word)
+		}
 		if v != o.standard {
 			short = append(short, word)
 		}

@@ -15,6 +15,7 @@ type directive struct {
 	global  bool // only before the first Target
 	target  bool // only after it
 	account bool // its words are secrets
+	opens   bool // a stanza
 	parse   func(*parser, []string)
 }
 
@@ -26,7 +27,7 @@ var directives = func() map[string]directive {
 		{name: "iSNSAccessControl", usage: "Yes or No", args: 1, global: true, parse: parseISNSAccessControl},
 		{name: "IncomingUser", usage: "a user and a password", args: 2, account: true, parse: parseIncomingUser},
 		{name: "OutgoingUser", usage: "a user and a password", args: 2, account: true, parse: parseOutgoingUser},
-		{name: "Target", usage: "an iSCSI name", args: 1, parse: parseTarget},
+		{name: "Target", usage: "an iSCSI name", args: 1, opens: true, parse: parseTarget},
 		{name: "Lun", usage: "a number and options", args: 2, target: true, parse: parseLUN},
 	} {
 		table[strings.ToLower(d.name)] = d
@@ -82,8 +83,12 @@ func parseTarget(p *parser, args []string) {
 	if err := checkTargetName(name); err != nil {
 		p.fail("%v", err)
 	}
-	// The stanza is opened also where its name is wrong, so that its
-	// directives are not reported too.
+	p.open(name)
+}
+
+// open begins a stanza: also where its name is wrong, so that its directives
+// are not reported too.
+func (p *parser) open(name string) {
 	p.config.Targets = append(p.config.Targets, Target{Name: name, Line: p.line, Parameters: map[string]string{}})
 	p.users, p.luns = map[string]bool{}, map[uint16]int{}
 }

@@ -153,6 +153,9 @@ func (p *parser) directive(words []string) {
 	case len(args) < d.args || len(args) > d.args && !d.more:
 		// The words themselves may be a secret.
 		p.fail("has %d words after it, want %s", len(args), d.usage)
+		if d.opens {
+			p.open("")
+		}
 	default:
 		d.parse(p, args)
 	}

@@ -3,6 +3,7 @@ package ietconf
 import (
 	"errors"
 	"net/netip"
+	"time"
 )
 
 // The files of access control.
@@ -48,7 +49,7 @@ func NewAccess(dirs ...string) Access {
 	if len(dirs) == 0 {
 		dirs = []string{"/etc/iet", "/etc"}
 	}
-	return Access{dirs: append([]string(nil), dirs...), cache: &accessCache{files: map[string]cachedFile{}}}
+	return Access{dirs: append([]string(nil), dirs...), cache: &accessCache{files: map[string]cachedFile{}, now: time.Now}}
 }
 
 // peer is who asks: an initiator with its name and address, or a portal with

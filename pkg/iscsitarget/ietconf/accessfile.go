@@ -27,6 +27,7 @@ const (
 type accessCache struct {
 	mu    sync.Mutex
 	files map[string]cachedFile
+	now   func() time.Time
 }
 
 type cachedFile struct {
@@ -103,7 +104,7 @@ func (c *accessCache) read(path string) (*accessFile, error) {
 		return nil, err
 	}
 	parsed := parseAccess(path, string(b))
-	if before == after && before.old(time.Now()) {
+	if before == after && before.old(c.now()) {
 		c.mu.Lock()
 		c.files[path] = cachedFile{before, parsed}
 		c.mu.Unlock()

@@ -72,15 +72,16 @@ func newAccessLine(number int, line string, names bool) *accessLine {
 		l.bad = errors.New("want a target's name or ALL, a blank, and items with commas between")
 	case l.target != everything && strings.EqualFold(l.target, everything):
 		l.bad = fmt.Errorf("%q, want ALL in capitals", l.target)
-	case l.text == "":
-		l.bad = errors.New("no item, want ALL, an address or the like after the target")
-		l.target = strings.ToLower(l.target)
-		return l
-	case l.target != everything:
-		l.target = strings.ToLower(l.target)
 	}
 	if l.bad != nil {
 		l.target = everything // nobody knows whom it is for
+		return l
+	}
+	if l.target != everything {
+		l.target = strings.ToLower(l.target)
+	}
+	if l.text == "" {
+		l.bad = errors.New("no item, want ALL, an address or the like after the target")
 	}
 	return l
 }
@@ -188,26 +189,32 @@ func parseItem(s string, names bool) (accessItem, error) {
 	return accessItem{name: name}, err
 }
 
-// isAddress reports whether an item is an address, right or wrong, and no
-// regular expression: digits and dots, or hexadecimal digits and colons, in
-// brackets or not, with bits or a zone after them or not.
+// isAddress reports whether an item is meant for an address, right or wrong,
+// and not for a regular expression, which would silently match no name: it
+// begins with a number and a dot, or it is hexadecimal digits with a colon or
+// digits with a dot, in brackets or not, with bits or a zone after them or not.
 func isAddress(s string) bool {
-	if strings.HasPrefix(s, "[[") {
-		return false // [[:alpha:]]
+	inner, brackets := strings.CutPrefix(s, "[")
+	if i := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }); i > 0 && s[i] == '.' {
+		return true
 	}
-	rest := strings.TrimPrefix(s, "[")
-	end := strings.IndexFunc(rest, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:.", r) })
+	end := strings.IndexFunc(inner, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:.", r) })
 	tail := ""
 	if end >= 0 {
-		rest, tail = rest[:end], rest[end:]
+		inner, tail = inner[:end], inner[end:]
 	}
 	if tail != "" && !strings.ContainsRune("]/%", rune(tail[0])) {
 		return false
 	}
-	if strings.Contains(rest, ":") {
+	if strings.Contains(inner, ":") {
 		return true
 	}
-	return !strings.HasPrefix(s, "[") && strings.Trim(rest, "0123456789.") == "" && strings.Trim(rest, ".") != ""
+	digits := strings.Trim(inner, "0123456789.") == "" && strings.Trim(inner, ".") != ""
+	if brackets {
+		// [1.2] alone is no address, but less still a name.
+		return digits && strings.Contains(inner, ".") && (tail == "]" || strings.HasPrefix(tail, "]/"))
+	}
+	return digits
 }
 
 const wantAddress = "want an address such as 192.0.2.1 or [2001:db8::1], or address/bits"

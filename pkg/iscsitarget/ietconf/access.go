@@ -36,6 +36,9 @@ var AccessFiles = []string{initiatorsAllow, initiatorsDeny, targetsAllow}
 // about. Errors name the file, the line and the item, and say what would be
 // right.
 //
+// A file is best replaced by a rename: one that is written in place is short
+// for a moment, and a decision in that moment goes by what is there.
+//
 // The zero Access reads no files and admits everybody. Copies share what they
 // have read, and may be used by many goroutines.
 type Access struct {

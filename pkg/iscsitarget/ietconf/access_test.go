@@ -339,7 +339,7 @@ func TestCache(t *testing.T) {
 
 // TestUnreadable: a file that is there and cannot be read denies everybody.
 func TestUnreadable(t *testing.T) {
-	make := map[string]func(path string) error{
+	ways := map[string]func(path string) error{
 		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
 		"FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"dead link": func(path string) error { return os.Symlink("nowhere", path) },
@@ -353,7 +353,7 @@ func TestUnreadable(t *testing.T) {
 		"device":      func(path string) error { return os.Symlink("/dev/zero", path) },
 		"no such dir": func(path string) error { return os.Symlink("/dev/null/x", path) },
 	}
-	for name, create := range make {
+	for name, create := range ways {
 		for _, file := range AccessFiles {
 			dir := t.TempDir()
 			path := filepath.Join(dir, file)
@@ -442,8 +442,14 @@ func FuzzAccess(f *testing.F) {
 				t.Fatalf("%v, %v and then %v, %v", ok, err, again, err2)
 			}
 		}
-		if ok, err := a.Initiator(diskTarget, name, addr); ok && err == nil && a.Check() == nil && deny == "ALL ALL" && allow == "" {
+		// No line takes back what the first one says.
+		writeFile(t, filepath.Join(dir, initiatorsDeny), "ALL ALL\n"+deny)
+		writeFile(t, filepath.Join(dir, initiatorsAllow), "ALL [::1]\n"+allow)
+		if ok, _ := a.Initiator(diskTarget, name, addr); ok {
 			t.Fatal("admitted in spite of initiators.deny")
+		}
+		if err := a.Check(); err != nil && strings.Contains(err.Error(), "\x00") {
+			t.Fatalf("%q", err)
 		}
 	})
 }

@@ -82,34 +82,47 @@ func (c *accessCache) read(path string) (*accessFile, error) {
 		return nil, err
 	}
 	defer f.Close() // read only
-	before, err := regular(f)
+	state, err := regular(f)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	known := c.files[path]
 	c.mu.Unlock()
-	if known.file != nil && known.at == before {
+	if known.file != nil && known.at == state {
 		return known.file, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxAccessFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	after, err := regular(f)
+	content, state, err := readStable(f, state)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkAccessSize(path, b); err != nil {
-		return nil, err
-	}
-	parsed := parseAccess(path, string(b))
-	if before == after && before.old(c.now()) {
+	parsed := parseAccess(path, content)
+	if state.old(c.now()) {
 		c.mu.Lock()
-		c.files[path] = cachedFile{before, parsed}
+		c.files[path] = cachedFile{state, parsed}
 		c.mu.Unlock()
 	}
 	return parsed, nil
+}
+
+// readStable reads a file that was in that state, again if it changes
+// meanwhile, and returns the state that belongs to what was read.
+func readStable(f *os.File, before fileState) (string, fileState, error) {
+	for range 3 {
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, maxAccessFile+1))
+		if err != nil {
+			return "", before, err // it names the file
+		}
+		after, err := regular(f)
+		if err != nil {
+			return "", before, err
+		}
+		if before == after {
+			return string(b), before, checkAccessSize(f.Name(), b)
+		}
+		before = after
+	}
+	return "", before, fmt.Errorf("%s: changes while it is read: write another file and rename it", f.Name())
 }
 
 func regular(f *os.File) (fileState, error) {

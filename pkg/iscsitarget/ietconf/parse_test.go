@@ -1,6 +1,7 @@
 package ietconf
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -224,11 +225,13 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever the bytes, what is accepted keeps to its bounds.
+// FuzzParse: whatever the bytes, what is accepted keeps to its bounds, is
+// written again as the same, and can be explained without a password.
 func FuzzParse(f *testing.F) {
 	f.Add(example)
 	f.Add("Target a\nLun 0 Type=nullio,Blocks=1\nMaxSessions 0x1")
 	f.Add("Target a\\\n b\\")
+	f.Add("IncomingUser a b\\ \nTarget x\nAlias \\ \nHeaderDigest None,None\nLun 1 Path=\xff\\ ")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("f", strings.NewReader(text))
 		if (c == nil) == (err == nil) {
@@ -242,10 +245,24 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v", target)
 			}
 			for _, l := range target.LUNs {
-				if l.Number > maxLUN || (l.Path == "") != (l.Type == NullIO) || l.Blocks < 0 || len(l.ScsiID) > maxScsiID {
+				if l.Number > maxLUN || (l.Path == "") != (l.Type == NullIO) || l.Blocks < 0 || len(l.ScsiID) > maxScsiID || l.Identity == "" {
 					t.Errorf("%+v", l)
 				}
 			}
+		}
+		var b bytes.Buffer
+		if err := Format(&b, c); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse("f", &b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c, again, same); diff != "" {
+			t.Error(diff)
+		}
+		if err := Explain(&b, c); err != nil {
+			t.Error(err)
 		}
 	})
 }

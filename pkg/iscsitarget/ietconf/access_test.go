@@ -453,3 +453,27 @@ func FuzzAccess(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAccessFile: the same for one file, and without the disk.
+func FuzzAccessFile(f *testing.F) {
+	f.Add("ALL ALL", diskTarget, joe)
+	f.Add("# x\r\niqn.x 192.0.2.0/24, [::1]/64\n"+diskTarget+` iqn\.\(a\{1,2\}\)*[[:digit:]],.*`, diskTarget, "iqn.a1")
+	f.Add("ALL [[.a.]-z]\\|^b$,\\{", "", "")
+	addr := netip.MustParseAddr("192.0.2.1")
+	f.Fuzz(func(t *testing.T, content, target, name string) {
+		file := parseAccess(initiatorsDeny, []byte(content))
+		ok, err := file.match(target, peer{name, addr})
+		var p Problem
+		if err != nil && (ok || !errors.As(err, &p) || p.Line < 1 || p.Line > strings.Count(content, "\n")+1) {
+			t.Fatalf("%v, %v", ok, err)
+		}
+		for _, l := range file.lines {
+			if err := l.check(file.path); err == nil && len(l.items) == 0 {
+				t.Fatalf("line %d says nothing", l.number)
+			}
+		}
+		if ok, err := parseAccess(initiatorsDeny, []byte("ALL ALL\n"+content)).match(target, peer{name, addr}); !ok || err != nil {
+			t.Fatalf("behind ALL ALL: %v, %v", ok, err)
+		}
+	})
+}

@@ -107,22 +107,22 @@ func (c *accessCache) read(path string) (*accessFile, error) {
 
 // readStable reads a file that was in that state, again if it changes
 // meanwhile, and returns the state that belongs to what was read.
-func readStable(f *os.File, before fileState) (string, fileState, error) {
+func readStable(f *os.File, before fileState) ([]byte, fileState, error) {
 	for range 3 {
 		b, err := io.ReadAll(io.NewSectionReader(f, 0, maxAccessFile+1))
 		if err != nil {
-			return "", before, err // it names the file
+			return nil, before, err // it names the file
 		}
 		after, err := regular(f)
 		if err != nil {
-			return "", before, err
+			return nil, before, err
 		}
 		if before == after {
-			return string(b), before, checkAccessSize(f.Name(), b)
+			return b, before, checkAccessSize(f.Name(), b)
 		}
 		before = after
 	}
-	return "", before, fmt.Errorf("%s: changes while it is read: write another file and rename it", f.Name())
+	return nil, before, fmt.Errorf("%s: changes while it is read: write another file and rename it", f.Name())
 }
 
 func regular(f *os.File) (fileState, error) {

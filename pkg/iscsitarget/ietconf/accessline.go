@@ -46,15 +46,15 @@ type accessItem struct {
 }
 
 // parseAccess splits a file into its lines.
-func parseAccess(path, content string) *accessFile {
+func parseAccess(path string, content []byte) *accessFile {
 	f := &accessFile{path: path}
 	names := filepath.Base(path) != targetsAllow
-	for i, line := range splitLines(content) {
-		line = strings.TrimFunc(line, isBlank)
+	for lines := newLines(content); lines.more; {
+		line := strings.TrimFunc(lines.next(), isBlank)
 		if line == "" || isComment(line) {
 			continue
 		}
-		f.lines = append(f.lines, newAccessLine(i+1, line, names))
+		f.lines = append(f.lines, newAccessLine(lines.number, line, names))
 	}
 	return f
 }

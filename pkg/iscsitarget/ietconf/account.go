@@ -27,11 +27,6 @@ func checkAccountWord(what, s string) error {
 	return nil
 }
 
-// isWord reports whether s can be one word of a line.
-func isWord(s string) bool {
-	return s != "" && !hasControl(s) && !strings.ContainsFunc(s, isBlank)
-}
-
 func parseIncomingUser(p *parser, args []string) {
 	account := Account{args[0], args[1]}
 	if err := CheckAccount(account); err != nil {

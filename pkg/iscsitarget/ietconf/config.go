@@ -6,7 +6,9 @@
 // goes on in the next one, and the last line needs no newline. Directives are
 // recognised whatever their case; what stands before the first Target is
 // global. Numbers may be decimal, octal (0...) or hexadecimal (0x...), and one
-// out of its range is moved to the nearer end with a warning.
+// out of its range is moved to the nearer end with a warning. A line has 4095
+// bytes at most, and no control characters but those that separate words. Of a
+// directive that stands twice in a stanza the last one counts.
 //
 // Unlike the old parser this one refuses what it does not know, instead of
 // ignoring it. [Format] writes a configuration back, [Target.Set], [ParseLUN]

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"unicode"
 )
 
 const (
@@ -43,63 +42,21 @@ func Parse(name string, r io.Reader) (*Config, error) {
 		return nil, fmt.Errorf("%s: longer than %d bytes", name, maxFile)
 	}
 	p := newParser(name)
-	lines := splitLines(string(b))
-	for i := 0; i < len(lines) && len(p.errs) < maxErrors; {
-		p.line = i + 1
-		words, next, err := logicalLine(lines, i)
+	lines := newLines(b)
+	for lines.more && len(p.errs) < maxErrors {
+		p.line = lines.number + 1
+		words, err := lines.words()
 		if err != nil {
 			p.name = "a line"
 			p.fail("%v", err)
 		} else {
 			p.directive(words)
 		}
-		i = next
 	}
 	if err := errors.Join(p.errs...); err != nil {
 		return nil, err
 	}
 	return &p.config, nil
-}
-
-// splitLines takes \n and \r\n for the end of a line, and leaves out the mark
-// that some editors put before UTF-8.
-func splitLines(s string) []string {
-	s = strings.TrimPrefix(s, "\ufeff")
-	return strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
-}
-
-// isBlank is what separates words: isspace() of the C locale.
-func isBlank(r rune) bool { return strings.ContainsRune(" \t\v\f\r", r) }
-
-// hasControl reports whether s has control characters.
-func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
-
-// isComment reports whether the first word of a line begins with #.
-func isComment(line string) bool {
-	return strings.HasPrefix(strings.TrimLeftFunc(line, isBlank), "#")
-}
-
-// logicalLine returns the words of the line at i and of those that continue
-// it, and the index of the line after them. A comment is not continued.
-func logicalLine(lines []string, i int) (words []string, next int, err error) {
-	if isComment(lines[i]) {
-		return nil, i + 1, nil
-	}
-	var b strings.Builder
-	for more := true; more && i < len(lines); i++ {
-		var line string
-		line, more = strings.CutSuffix(lines[i], `\`)
-		if len(lines[i]) > maxLine {
-			err = fmt.Errorf("has %d bytes, at most %d are allowed: end it with a backslash and go on in the next one", len(lines[i]), maxLine)
-		}
-		if err == nil {
-			b.WriteString(line)
-		}
-	}
-	if err != nil {
-		return nil, i, err
-	}
-	return strings.FieldsFunc(b.String(), isBlank), i, nil
 }
 
 // parser is the state of one Parse.

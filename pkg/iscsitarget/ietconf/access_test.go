@@ -477,3 +477,20 @@ func FuzzAccessFile(f *testing.F) {
 		}
 	})
 }
+
+// What is read while the file changes is read again.
+func TestReadStable(t *testing.T) {
+	f, err := os.Open(filepath.Join(accessDir(t, map[string]string{"x": "ALL ALL"}), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	now, err := regular(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, state, err := readStable(f, fileState{})
+	if string(b) != "ALL ALL" || state != now || err != nil {
+		t.Errorf("%q, %+v, %v", b, state, err)
+	}
+}

@@ -41,7 +41,7 @@ var parameters = []setting{
 	{name: "MaxOutstandingR2T", standard: "1", rule: number{1, 65535}},
 	{name: "DataPDUInOrder", standard: "Yes", rule: fixed{yesNo{}, "Yes"}},
 	{name: "DataSequenceInOrder", standard: "Yes", rule: fixed{yesNo{}, "Yes"}},
-	{name: "ErrorRecoveryLevel", standard: "0", rule: fixed{number{0, 2}, "0"}},
+	{name: "ErrorRecoveryLevel", standard: "0", rule: number{0, 2}},
 	{name: "OFMarker", standard: "No", rule: fixed{yesNo{}, "No"}},
 	{name: "IFMarker", standard: "No", rule: fixed{yesNo{}, "No"}},
 	{name: "OFMarkInt", standard: "2048", rule: fixed{number{1, 65535}, "2048"}},

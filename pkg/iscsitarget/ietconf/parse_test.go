@@ -166,7 +166,7 @@ func TestRanges(t *testing.T) {
 		{"DefaultTime2Wait", "4000", "3600"}, {"DefaultTime2Retain", "-1", "0"},
 		{"MaxOutstandingR2T", "0", "1"}, {"NOPInterval", "91", "90"}, {"NOPTimeout", "91", "90"},
 		{"Wthreads", "0", "1"}, {"Wthreads", "129", "128"}, {"QueuedCommands", "257", "256"},
-		{"DataPDUInOrder", "No", "Yes"}, {"DataSequenceInOrder", "No", "Yes"}, {"ErrorRecoveryLevel", "2", "0"},
+		{"DataPDUInOrder", "No", "Yes"}, {"DataSequenceInOrder", "No", "Yes"}, {"ErrorRecoveryLevel", "3", "2"},
 		{"OFMarker", "Yes", "No"}, {"IFMarker", "Yes", "No"}, {"OFMarkInt", "1", "2048"}, {"IFMarkInt", "1", "2048"},
 		{"Type", "1", "0"},
 	}

@@ -24,7 +24,7 @@ var numbers = map[string]struct {
 	"DefaultTime2Wait":         {2, 0, 3600, ""},
 	"DefaultTime2Retain":       {20, 0, 3600, ""},
 	"MaxOutstandingR2T":        {1, 1, 65535, ""},
-	"ErrorRecoveryLevel":       {0, 0, 2, "0"},
+	"ErrorRecoveryLevel":       {0, 0, 2, ""},
 	"OFMarkInt":                {2048, 1, 65535, "2048"},
 	"IFMarkInt":                {2048, 1, 65535, "2048"},
 	"NOPInterval":              {0, 0, 90, ""},

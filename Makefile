@@ -1,9 +1,13 @@
 # make help lists the targets.
 SHELL := /bin/bash
 FUZZTIME ?= 10s
+PREFIX ?= /usr/local
+sbin = $(PREFIX)/sbin
+man = $(PREFIX)/share/man
+systemd = /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build image image-lock manifests demo test unit packaging conformance kernel test-full e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
+.PHONY: help deps build install image image-lock manifests demo test unit packaging conformance kernel test-full e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +18,15 @@ deps:
 # The version that the binary reports is what go build reads from git.
 build: ## static bin/csi-ietd
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/csi-ietd ./cmd/csi-ietd
+
+install: build ## ietd and ietadm with manual pages and a systemd unit (PREFIX, DESTDIR; root)
+	install -D -m 755 bin/csi-ietd $(DESTDIR)$(sbin)/csi-ietd
+	ln -sf csi-ietd $(DESTDIR)$(sbin)/ietd
+	ln -sf csi-ietd $(DESTDIR)$(sbin)/ietadm
+	install -D -m 644 -t $(DESTDIR)$(man)/man8 docs/man/ietd.8 docs/man/ietadm.8
+	install -D -m 644 -t $(DESTDIR)$(man)/man5 docs/man/ietd.conf.5
+	install -d $(DESTDIR)$(systemd)
+	sed 's|@SBINDIR@|$(sbin)|' deploy/systemd/ietd.service >$(DESTDIR)$(systemd)/ietd.service
 
 image: ## bin/image: OCI archives of both images, and what is in them (PLATFORMS, VERSION)
 	hack/image/build

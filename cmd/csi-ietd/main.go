@@ -9,5 +9,5 @@ import (
 )
 
 func main() {
-	os.Exit(command.Run(context.Background(), os.Args[1:], os.Stderr))
+	os.Exit(command.Run(context.Background(), os.Args, os.Stderr))
 }

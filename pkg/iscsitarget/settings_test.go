@@ -209,6 +209,9 @@ func TestSetGrants(t *testing.T) {
 	again := r.dial(4)
 	again.Login(as("jim", "another-secret"))
 	again.Alive()
+	set(account("joe", "secret-of-joe"))
+	jim.ExpectClosed()
+	again.ExpectClosed()
 }
 
 func TestDisconnect(t *testing.T) {

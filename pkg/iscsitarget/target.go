@@ -412,7 +412,7 @@ func (t *Target) SetGrants(ctx context.Context, grants []Grant) error {
 		t.grants = slices.DeleteFunc(t.grants, func(g *Grant) bool { return slices.Contains(gone, g) })
 	}
 	_, err := t.join(ctx, "end of users", drop, func() error {
-		t.clear(func(s *seat) bool { return s.grant.CHAP != nil && slices.Contains(gone, s.grant) })
+		t.clear(func(s *seat) bool { return s.grant.CHAP != nil && !stays(s.grant) })
 		return nil
 	})
 	return err

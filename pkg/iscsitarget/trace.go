@@ -14,48 +14,49 @@ import (
 type Event any
 
 type (
-	// ConnectionRequested: a peer has connected.
+	// ConnectionRequested tells that a peer has connected.
 	ConnectionRequested struct{ Remote net.Addr }
-	// ConnectionClosed: its connection is over, whatever it came to.
+	// ConnectionClosed tells that its connection is over, whatever it came to.
 	ConnectionClosed struct{ Remote net.Addr }
 
-	// LoginRequested: a Login Request came, in the security or the operational
+	// LoginRequested tells of a Login Request, in the security or the operational
 	// stage.
 	LoginRequested struct {
 		Security        bool
 		CmdSN, ExpCmdSN uint32
 	}
-	// TextRequested: a Text Request came in full-feature phase.
+	// TextRequested tells of a Text Request in full-feature phase.
 	TextRequested struct{ CmdSN, ExpCmdSN uint32 }
 	// Transferred is a PDU of a login or a text exchange, which hold no user data:
 	// its basic header segment, additional ones and data. They are valid during the
 	// call alone.
 	Transferred struct{ BHS, AHS, Data []byte }
-	// KeyDropped: there was no room to answer a key.
+	// KeyDropped tells of a key that there was no room to answer.
 	KeyDropped text.Pair
 
-	// UserUnknown: an initiator gave a CHAP name that nobody has here.
+	// UserUnknown tells of a CHAP name that nobody has here.
 	UserUnknown struct{ User string }
-	// UserRefused: an initiator did not prove that it is that user.
+	// UserRefused tells that an initiator did not prove that it is that user.
 	UserRefused struct{ User string }
-	// UserAccepted: it did.
+	// UserAccepted tells that it did.
 	UserAccepted struct{ User string }
 
-	// TargetSought: a login asks for a target, whether there is one or not.
+	// TargetSought tells that a login asks for a target, whether there is one or not.
 	TargetSought struct{ Name string }
-	// SessionSought: a login that succeeded asks for a session, its own if it is 0.
+	// SessionSought tells that a login which succeeded asks for a session, one of its
+	// own where TSIH is 0.
 	SessionSought struct {
 		Initiator string
 		SID       SID
 	}
 	// SessionCreated and SessionEnded are the first and last of a session.
 	SessionCreated struct{ SID SID }
-	// SessionEnded: nothing of it is left.
+	// SessionEnded tells that nothing of it is left.
 	SessionEnded struct {
 		SID    SID
 		Target string
 	}
-	// ConnectionTaken: a connection is in full-feature phase.
+	// ConnectionTaken tells that a connection is in full-feature phase.
 	ConnectionTaken struct {
 		CID               uint16
 		StatSN, ExpStatSN uint32
@@ -63,7 +64,7 @@ type (
 		// FD is the socket's file descriptor, -1 where there is none.
 		FD int
 	}
-	// ConnectionLeft: it is so no more.
+	// ConnectionLeft tells that it is so no more.
 	ConnectionLeft struct {
 		CID    uint16
 		SID    SID

@@ -42,6 +42,7 @@ func newControllerCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	addLogFlags(cmd)
 	return cmd
 }
 

@@ -1,21 +1,17 @@
 package command
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
-
-	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
-	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/ietconf"
 )
 
 // writeConf writes a configuration; @ stands for its directory, in which there
@@ -45,17 +41,39 @@ Target iqn.2026-11.io.example:chap
 	IncomingUser jim secret-of-jim
 	Lun 0 Path=@/other.img,IOMode=ro`
 
-// startIetd runs the command until the test ends and returns its log.
-func startIetd(t *testing.T, conf, address string) func() string {
+// output is what a command prints while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// startIetd runs the command until the test ends and returns its log, and the socket of
+// ietadm.
+func startIetd(t *testing.T, conf, address string) (log *output, socket string) {
 	t.Helper()
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+	ctx, cancel := context.WithCancel(t.Context())
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir := filepath.Dir(conf)
+	socket = filepath.Join(dir, "ietadm.sock")
+	log = &output{}
 	cmd := newIetdCommand()
-	cmd.SetArgs([]string{"-f", "-c", conf, "-a", host, "-p", port, "--state-dir", filepath.Join(filepath.Dir(conf), "state")})
+	cmd.SetErr(log)
+	cmd.SetArgs([]string{"-f", "-c", conf, "-a", host, "-p", port, "--state-dir", filepath.Join(dir, "state"), "--socket", socket, "--access-dir", dir})
 	done := make(chan error, 1)
 	go func() { done <- cmd.ExecuteContext(ctx) }()
 	t.Cleanup(func() {
@@ -65,7 +83,7 @@ func startIetd(t *testing.T, conf, address string) func() string {
 		}
 	})
 	waitForPortal(t, address, done)
-	return func() string { return logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
+	return log, socket
 }
 
 // waitForPortal polls until somebody listens there.
@@ -94,7 +112,7 @@ func waitForPortal(t *testing.T, address string, done chan error) {
 // TestIetd looks at the targets with libiscsi's tools.
 func TestIetd(t *testing.T) {
 	portal := freePortal(t)
-	log := startIetd(t, writeConf(t, ietdTestConf), portal)
+	log, _ := startIetd(t, writeConf(t, ietdTestConf), portal)
 	disk, chap := portal+"/iqn.2026-11.io.example:disk", portal+"/iqn.2026-11.io.example:chap"
 	tests := []struct {
 		name string
@@ -122,11 +140,68 @@ func TestIetd(t *testing.T) {
 			}
 		})
 	}
-	if n := strings.Count(log(), "Serving ietd"); n != 1 || !strings.Contains(log(), `targets=2 luns=4 addresses="`+portal+`"`) {
-		t.Errorf("%d lines say what is served:\n%s", n, log())
+	if n := strings.Count(log.String(), "Serving ietd"); n != 1 || !strings.Contains(log.String(), `targets=2 addresses=`+portal) {
+		t.Errorf("%d lines say what is served:\n%s", n, log)
 	}
-	if strings.Contains(log(), "secret-of") || strings.Contains(log(), "discovery-secret") {
-		t.Errorf("the log has a secret:\n%s", log())
+	if strings.Contains(log.String(), "secret-of") || strings.Contains(log.String(), "discovery-secret") {
+		t.Errorf("the log has a secret:\n%s", log)
+	}
+}
+
+// TestIetadm: the command line of ietadm, its output and its exit statuses.
+func TestIetadm(t *testing.T) {
+	portal := freePortal(t)
+	conf := writeConf(t, ietdTestConf)
+	_, socket := startIetd(t, conf, portal)
+	tests := []struct {
+		args   []string
+		status int
+		want   string // on standard output, or on standard error of a failure
+	}{
+		{[]string{"-o", "show", "-t", "1"}, 0, "Wthreads=8\nType=0\n"},
+		{[]string{"--op=show", "--tid=1", "--sid=0"}, 0, "InitialR2T=Yes\nImmediateData=No\n"},
+		{[]string{"--op", "show", "--proc", "volume"}, 0, "tid:2 name:iqn.2026-11.io.example:chap\n\tlun:0 state:0 iotype:fileio iomode:ro"},
+		{[]string{"--op", "show", "--proc=session", "--json"}, 0, `[{"tid":1,`},
+		{[]string{"--op", "show", "--tid=2", "--user"}, 0, "IncomingUser joe\nIncomingUser jim\n"},
+		{[]string{"-o", "new", "-t", "0", "-p", "Name=iqn.2026-11.io.example:new"}, 0, ""},
+		{[]string{"-o", "new", "-t", "3", "-l", "0x1", "-p", "Type=nullio"}, 0, ""},
+		{[]string{"-o", "delete", "-t", "3", "-l", "1"}, 0, ""},
+		{[]string{"-o", "save"}, 0, ""},
+		{[]string{"-o", "show", "-t", "9"}, 254, "no target 9"},
+		{[]string{"-o", "update", "-t", "1", "-p", "MaxBurstLength=x"}, 234, "MaxBurstLength"},
+		{[]string{"-o", "new", "-t", "1", "-p", "Name=iqn.x"}, 239, "target 1"},
+		{[]string{"-o", "explode"}, 255, "want new, delete"},
+		{[]string{"--tid=1"}, 255, "--op"},
+		{[]string{"--op", "show", "--tid=minus"}, 255, "tid"},
+		{[]string{"--op", "show", "extra"}, 255, "extra"},
+		{[]string{"--help"}, 0, "--redirect"},
+		{[]string{"-v"}, 0, "version"},
+	}
+	for _, tt := range tests {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			cmd := newProgram("ietadm")
+			cmd.SetOut(&stdout)
+			got := run(t.Context(), cmd, append(tt.args, "--socket", socket), &stderr)
+			said := stdout.String()
+			if tt.status != 0 {
+				said = stderr.String()
+			}
+			if got != tt.status || !strings.Contains(said, tt.want) {
+				t.Errorf("status %d, want %d; it says %q %q, want %q", got, tt.status, &stdout, &stderr, tt.want)
+			}
+		})
+	}
+	saved, err := os.ReadFile(conf)
+	if err != nil || !strings.Contains(string(saved), "iqn.2026-11.io.example:new") {
+		t.Errorf("saved: %s %v", saved, err)
+	}
+	if old, err := os.ReadFile(conf + ".old"); err != nil || strings.Contains(string(old), "example:new") {
+		t.Errorf("the one before: %s %v", old, err)
+	}
+	var stderr bytes.Buffer
+	if got := run(t.Context(), newProgram("ietadm"), []string{"-o", "show", "--socket", socket + "x"}, &stderr); got != 254 || !strings.Contains(stderr.String(), "is ietd running") {
+		t.Errorf("without a target: status %d, %s", got, &stderr)
 	}
 }
 
@@ -144,147 +219,130 @@ func TestIetdRefuses(t *testing.T) {
 	tests := []struct {
 		name, conf string
 		flags      []string
+		status     int
 		want       string
 	}{
-		{"background", "", []string{"-f=false"}, "add -f"},
-		{"address with a port", "", []string{"-a", "127.0.0.1:3260"}, "without a port"},
-		{"host name", "", []string{"-a", "localhost"}, "IPv4 or IPv6"},
-		{"debug level", "", []string{"-d", "3"}, "want 0, 1 or 2"},
-		{"no such file", "", []string{"-c", "/nonexistent/ietd.conf"}, "/nonexistent/ietd.conf"},
-		{"argument", "", []string{"start"}, "start"},
-		{"taken port", target, []string{"-a", "127.0.0.1", "-p", busyPort}, "address already in use"},
-		{"broken line", "Tarqet x", nil, `ietd.conf:1: "Tarqet"`},
-		{"no such disk", target + "Lun 0 Path=/nonexistent", nil, "ietd.conf:2: Lun: 0: stat /nonexistent"},
-		{"directory", target + "Lun 0 Path=@", nil, "ietd.conf:2: Lun: 0: "},
-		{"blockio", target + "Lun 0 Path=@/disk.img,Type=blockio", nil, "Type=blockio is not served yet"},
-		{"nullio", target + "Lun 0 Type=nullio", nil, "Type=nullio is not served yet"},
-		{"block size", target + "Lun 0 Path=@/disk.img,BlockSize=1024", nil, "neither 512 nor 4096"},
-		{"two block sizes", target + "Lun 0 Path=@/disk.img\nLun 1 Path=@/disk.img,BlockSize=4096", nil, "ietd.conf:3: Lun: 1"},
-		{"bad target name", "Target disk\nLun 0 Path=@/disk.img", nil, "ietd.conf:1: Target: "},
+		{"address with a port", "", []string{"-a", "127.0.0.1:3260"}, 1, "without a port"},
+		{"host name", "", []string{"-a", "localhost"}, 1, "IPv4 or IPv6"},
+		{"debug level", "", []string{"-d", "3"}, 1, "want 0, 1 or 2"},
+		{"log format", "", []string{"--log-format", "xml"}, 1, "text or json"},
+		{"argument", "", []string{"start"}, 1, "start"},
+		{"no such file", "", []string{"-c", "/nonexistent/ietd.conf"}, 255, "/nonexistent/ietd.conf"},
+		{"no such user", target, []string{"-u", "nobody-of-that-name"}, 255, "no such user"},
+		{"no such group", target, []string{"-g", "4294967290"}, 255, "no such group"},
+		{"taken port", target, []string{"-a", "127.0.0.1", "-p", busyPort}, 255, "unable to bind server socket (address already in use)!"},
+		{"broken line", "Tarqet x", nil, 255, `ietd.conf:1: "Tarqet"`},
+		{"no such disk", target + "Lun 0 Path=/nonexistent", nil, 255, "ietd.conf:2: Lun: 0: stat /nonexistent"},
+		{"directory", target + "Lun 0 Path=@", nil, 255, "ietd.conf:2: Lun: 0: "},
+		{"blockio on a file", target + "Lun 0 Path=@/disk.img,Type=blockio", nil, 255, "ietd.conf:2: Lun: 0: "},
+		{"block size", target + "Lun 0 Path=@/disk.img,BlockSize=1024", nil, 255, "neither 512 nor 4096"},
+		{"two block sizes", target + "Lun 0 Path=@/disk.img\nLun 1 Path=@/disk.img,BlockSize=4096", nil, 255, "ietd.conf:3: Lun: 1"},
+		{"bad target name", "Target disk\nLun 0 Path=@/disk.img", nil, 255, "ietd.conf:1: Target: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := newIetdCommand()
-			cmd.SilenceErrors, cmd.SilenceUsage = true, true
-			cmd.SetArgs(append([]string{"-f", "-c", writeConf(t, tt.conf), "-p", "0", "--state-dir", t.TempDir()}, tt.flags...))
+			dir := t.TempDir()
+			args := append([]string{"-f", "-c", writeConf(t, tt.conf), "-p", "0", "--state-dir", dir, "--socket", dir + "/s"}, tt.flags...)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := cmd.ExecuteContext(ctx); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%v, want an error with %q", err, tt.want)
+			var stderr output
+			if got := run(ctx, newProgram("ietd"), args, &stderr); got != tt.status || !strings.Contains(stderr.String(), tt.want) {
+				t.Errorf("status %d, want %d; it says %s, want %q", got, tt.status, &stderr, tt.want)
 			}
 		})
 	}
 }
 
-// TestLunIdentity pins what hosts know a disk by: it must never change.
-func TestLunIdentity(t *testing.T) {
-	type identity struct {
-		Serial, T10ID string
-		NAA           uint64
+// TestIetdCheck says what a file means, and keeps secrets to itself.
+func TestIetdCheck(t *testing.T) {
+	var stdout bytes.Buffer
+	cmd := newProgram("ietd")
+	cmd.SetOut(&stdout)
+	var stderr bytes.Buffer
+	if got := run(t.Context(), cmd, []string{"--check", "-c", writeConf(t, ietdTestConf)}, &stderr); got != 0 {
+		t.Fatalf("status %d: %s", got, &stderr)
 	}
-	of := func(target string, l ietconf.LUN) identity {
-		c := lunConfig(target, l, nil)
-		return identity{c.Serial, c.T10ID, c.NAA}
-	}
-	const name = "iqn.2026-11.io.example:disk"
-	got := []identity{
-		of(name, ietconf.LUN{Number: 0}),
-		of(name, ietconf.LUN{Number: 1}),
-		of(name+"2", ietconf.LUN{Number: 0}),
-		of(name, ietconf.LUN{Number: 0, ScsiSN: "sn", ScsiID: "id"}),
-	}
-	want := []identity{
-		{"7f4648f9dc45d29a", "7f4648f9dc45d29a", 0x37f4648f9dc45d29},
-		{"254e6801ea9f9144", "254e6801ea9f9144", 0x3254e6801ea9f914},
-		{"f2168b26557a53c1", "f2168b26557a53c1", 0x3f2168b26557a53c},
-		{"sn", "id", 0x37f4648f9dc45d29},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	for _, i := range got {
-		if i.NAA>>60 != 3 {
-			t.Errorf("NAA %x is not of type 3h", i.NAA)
+	for _, want := range []string{"iqn.2026-11.io.example:disk", "MaxRecvDataSegmentLength", "8192", "joe"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("it does not say %s:\n%s", want, &stdout)
 		}
 	}
-}
-
-func TestLunModes(t *testing.T) {
-	for mode, want := range map[ietconf.IOMode][2]bool{ // ReadOnly, WriteCache
-		ietconf.WriteThrough: {false, false}, ietconf.WriteBack: {false, true}, ietconf.ReadOnly: {true, false},
-	} {
-		if c := lunConfig("iqn.x", ietconf.LUN{IOMode: mode}, nil); c.ReadOnly != want[0] || c.WriteCache != want[1] {
-			t.Errorf("IOMode=%s: ReadOnly %v, WriteCache %v", mode, c.ReadOnly, c.WriteCache)
-		}
+	if strings.Contains(stdout.String(), "secret") {
+		t.Errorf("it says a secret:\n%s", &stdout)
 	}
 }
 
-func TestGrants(t *testing.T) {
-	in := ietconf.Accounts{Incoming: []ietconf.Account{{User: "a", Password: "1"}, {User: "b", Password: "2"}}, Outgoing: &ietconf.Account{User: "t", Password: "3"}}
-	want := []iscsitarget.Grant{
-		{CHAP: &iscsitarget.CHAP{User: "a", Secret: "1", MutualUser: "t", MutualSecret: "3"}},
-		{CHAP: &iscsitarget.CHAP{User: "b", Secret: "2", MutualUser: "t", MutualSecret: "3"}},
-	}
-	if diff := cmp.Diff(want, grantsOf(in)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]iscsitarget.Grant{{}}, grantsOf(ietconf.Accounts{})); diff != "" {
-		t.Errorf("without accounts (-want +got):\n%s", diff)
-	}
-}
-
-// TestStateFiles pins where a LUN's state lies, and who has one.
-func TestStateFiles(t *testing.T) {
-	e := &ietdExport{stateDir: "/state", conf: &ietconf.Config{Targets: []ietconf.Target{
-		{LUNs: []ietconf.LUN{{Path: "/dev/alone"}, {Path: "/dev/shared"}}}, {LUNs: []ietconf.LUN{{Path: "/dev/shared"}}},
-	}}}
-	if got := e.stateFile("/dev/alone"); got != "/state/6519b766e8fc666975d12562f73f2d72.json" {
-		t.Errorf("the state lies in %s", got)
-	}
-	if got := e.stateFile("/dev/shared"); got != "" {
-		t.Errorf("two LUNs keep their state in %s", got)
-	}
-	e.stateDir = ""
-	if got := e.stateFile("/dev/alone"); got != "" {
-		t.Errorf("without a directory the state lies in %s", got)
-	}
-}
-
-// TestStateDir: where the directory cannot be used ietd starts all the same.
+// A directory for the state that cannot be used keeps nobody from serving.
 func TestStateDir(t *testing.T) {
-	conf := writeConf(t, "Target iqn.2026-11.io.example:disk")
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	if got := makeStateDir(filepath.Join(conf, "state"), logger); got != "" {
-		t.Errorf("%s is no directory", got)
+	portal := freePortal(t)
+	conf := writeConf(t, "Target iqn.2026-11.io.example:disk\n")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(conf), "state"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if log := logger.GetSink().(ktesting.Underlier).GetBuffer().String(); strings.Count(log, "--state-dir") != 1 {
-		t.Errorf("the log says %q", log)
-	}
-	dir := filepath.Join(t.TempDir(), "a", "b")
-	if got := makeStateDir(dir, logger); got != dir {
-		t.Errorf("makeStateDir returned %q", got)
-	}
-	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
-		t.Errorf("%v, %v", st, err)
+	log, _ := startIetd(t, conf, portal)
+	if n := strings.Count(log.String(), "--state-dir cannot be used"); n != 1 {
+		t.Errorf("%d lines say so:\n%s", n, log)
 	}
 }
 
-// NOPInterval and NOPTimeout are ietd's: not given, or 0, they are off.
-func TestSeconds(t *testing.T) {
-	for value, want := range map[string]time.Duration{"": -1, "0": -1, "90": 90 * time.Second} {
-		target := ietconf.Target{Parameters: map[string]string{}}
-		if value != "" {
-			target.Parameters["NOPInterval"] = value
+// TestMayRead: what another user may not open is named.
+func TestMayRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("run as root: another user's rights are tried")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for p := dir; len(p) > len(os.TempDir()); p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
 		}
-		if got := seconds(target, "NOPInterval"); got != want {
-			t.Errorf("NOPInterval %s: %v", value, got)
+	}
+	ours, theirs, read := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs"), filepath.Join(dir, "read")
+	for path, mode := range map[string]os.FileMode{ours: 0o600, theirs: 0o666, read: 0o644} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nobody := identity{65534, 65534}
+	if err := nobody.mayRead(map[string]bool{theirs: true, read: false, filepath.Join(dir, "none"): false}); err != nil {
+		t.Error(err)
+	}
+	for path, writes := range map[string]bool{ours: false, read: true} {
+		if err := nobody.mayRead(map[string]bool{path: writes}); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := os.ReadFile(ours); err != nil {
+		t.Errorf("our own rights are gone: %v", err)
 	}
 }
 
-func TestUnapplied(t *testing.T) {
-	target := ietconf.Target{Parameters: map[string]string{"NOPTimeout": "5", "NOPInterval": "5", "Wthreads": "8", "InitialR2T": "Yes"}}
-	if diff := cmp.Diff([]string{"InitialR2T", "Wthreads"}, unapplied(target)); diff != "" {
-		t.Error(diff)
+// A pid file that is left is taken over. That a second daemon is refused is seen in the
+// lab: a lock of fcntl's is a process's.
+func TestPidFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	if err := os.WriteFile(path, []byte("4294967\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := lockPidFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != fmt.Sprintln(os.Getpid()) {
+		t.Errorf("it has %q, %v", b, err)
+	}
+	if err := p.remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("left behind: %v", err)
+	}
+	if _, err := lockPidFile(filepath.Join(path, "pid")); err == nil || !strings.Contains(err.Error(), "unable to create pid file") {
+		t.Errorf("%v", err)
 	}
 }

@@ -31,6 +31,7 @@ func newNodeCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	addLogFlags(cmd)
 	return cmd
 }
 

@@ -12,12 +12,15 @@ func TestRun(t *testing.T) {
 		status int
 		says   string
 	}{
-		{[]string{"--version"}, 0, ""},
-		{[]string{"--help"}, 0, ""},
-		{[]string{"ietd", "-h"}, 0, ""},
-		{[]string{"iedt"}, 1, `unknown command "iedt"`},
-		{[]string{"--pool"}, 1, "unknown flag: --pool"},
-		{[]string{"ietd", "-f", "-p", "70000"}, 1, "70000"},
+		{[]string{"csi-ietd", "--version"}, 0, ""},
+		{[]string{"csi-ietd", "--help"}, 0, ""},
+		{[]string{"csi-ietd", "ietd", "-h"}, 0, ""},
+		{[]string{"csi-ietd", "iedt"}, 1, `unknown command "iedt"`},
+		{[]string{"csi-ietd", "--pool"}, 1, "unknown flag: --pool"},
+		{[]string{"csi-ietd", "ietd", "-f", "-p", "70000"}, 1, "70000"},
+		{[]string{"/usr/sbin/ietd", "-f", "-p", "70000"}, 1, "ietd: "},
+		{[]string{"ietadm", "-o", "dance"}, 255, "ietadm: --op"},
+		{[]string{"csi-ietd", "ietadm", "-o", "dance"}, 255, "--op"},
 	}
 	for _, tt := range tests {
 		var stderr bytes.Buffer

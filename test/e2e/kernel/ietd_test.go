@@ -13,6 +13,23 @@ import (
 
 const ietdTarget = "iqn.2026-11.io.csi-ietd.lab:disks"
 
+// generous has the target take what an initiator wants; ietd.conf's defaults are of 2004.
+const generous = `
+MaxConnections 8
+InitialR2T No
+ImmediateData Yes
+MaxRecvDataSegmentLength 262144
+MaxXmitDataSegmentLength 16777215
+MaxBurstLength 16777215
+FirstBurstLength 262144
+MaxOutstandingR2T 8
+HeaderDigest None,CRC32C
+DataDigest None,CRC32C
+QueuedCommands 128
+ErrorRecoveryLevel 2
+Wthreads 16
+`
+
 // image is the sparse file of a LUN: its number is its place in the list.
 type image struct {
 	size    int64  // bytes
@@ -34,7 +51,7 @@ func newIetd(t *testing.T, l *lab.Lab, images ...image) *ietd {
 	binary, err := l.Binary(l.Outside, lab.Driver)
 	must(t, err)
 	d := &ietd{machine: l.Outside, portal: l.Outside.Storage + ":3260", dir: l.Dir() + "/ietd"}
-	conf := "Target " + ietdTarget + "\n"
+	conf := "Target " + ietdTarget + "\n" + generous
 	script := "mkdir " + d.dir + "\n"
 	for i, image := range images {
 		script += fmt.Sprintf("truncate -s %d %s\n", image.size, d.image(i))

@@ -50,9 +50,10 @@ type copyList struct {
 type cscd struct {
 	deviceType  byte
 	codeSet     byte
-	kind        byte // association and designator type
-	designator  []byte
-	blockLength int64 // 0: whatever the unit has
+	kind        byte   // association and designator type
+	length      int    // of the designator, of which
+	designator  []byte // has what the field holds
+	blockLength int64  // 0: whatever the unit has
 }
 
 // segment is a block-to-block segment descriptor (SPC-4, segment descriptors).
@@ -163,7 +164,9 @@ func (h copyHeader) check(id uint32, length uint64) Status {
 }
 
 // parseCSCD reads the identification descriptor at p[at:]. LU ID TYPE and NUL are
-// obsolete in SPC-4.
+// obsolete in SPC-4. The T10 designator of 24 bytes that the iSCSI Enterprise Target gave
+// its units is longer than the field: libiscsi gives its length, and what the field holds
+// of it names the unit.
 func parseCSCD(p []byte, at int) (cscd, Status) {
 	b := p[at : at+cscdBytes]
 	if b[0] != cscdIdentification {
@@ -171,14 +174,15 @@ func parseCSCD(p []byte, at int) (cscd, Status) {
 	}
 	const designatorAt, longest = 8, 20
 	n := int(b[7])
-	if n > longest {
+	if n > longest && n != 8+t10Binary {
 		return cscd{}, invalidParameter(at+7, 7)
 	}
 	return cscd{
 		deviceType:  b[1] & 0x1F,
 		codeSet:     b[4] & 0x0F,
 		kind:        b[5] & 0x3F,
-		designator:  b[designatorAt : designatorAt+n],
+		length:      n,
+		designator:  b[designatorAt : designatorAt+min(n, longest)],
 		blockLength: int64(bigEndian(b[29:32])),
 	}, StatusGood
 }

@@ -177,10 +177,10 @@ func (n *Nexus) find(d cscd) *itl {
 
 // isNamed says whether VPD page 83h has the designator among the unit's own.
 func (u *Unit) isNamed(d cscd) bool {
-	want := appendDesignator(nil, d.codeSet, d.kind, d.designator)
+	want := append([]byte{d.codeSet, d.kind, 0, byte(d.length)}, d.designator...)
 	for names := unitDesignators(u.config); len(names) > 0; {
 		n := 4 + int(names[3])
-		if bytes.Equal(names[:n], want) {
+		if bytes.HasPrefix(names[:n], want) {
 			return true
 		}
 		names = names[n:]

@@ -484,3 +484,29 @@ func FuzzCopyList(f *testing.F) {
 		}
 	})
 }
+
+// A unit that has the 24-byte designator of the iSCSI Enterprise Target alone is named by
+// what the descriptor holds of it, where that names no other unit too.
+func TestExtendedCopyByLongDesignator(t *testing.T) {
+	old := func(id string) func(*UnitConfig) {
+		return func(c *UnitConfig) { c.NAA, c.T10ID, c.T10Binary, c.Vendor = 0, id, true, "IET" }
+	}
+	by := func(id string) []byte {
+		b := make([]byte, cscdBytes)
+		copy(b, []byte{cscdIdentification, 0, 0, 0, codeSetBinary, designatorT10, 0, 24})
+		copy(b[8:28], "IET\x00\x00\x00\x00\x00"+id)
+		return b
+	}
+	for id, want := range map[string]string{"0123456789abcdef": "good", "0123456789abXXXX": "good", "0123456789aXcdef": "A/0D02"} {
+		b := newDisk(64, 512)
+		r := newCopyRig(t, newDisk(64, 512), b, old("0123456789abcdef"))
+		list := list1(7, 0, joined(byNAA(naaFirst), by(id)), blockToBlock(0, 0, 1, 1, 0, 8))
+		before := bytes.Clone(b.now)
+		if _, st := r.do(copyCDB(0, len(list)), list...); text(st) != want {
+			t.Errorf("%s: %s", id, text(st))
+		}
+		if copied := !bytes.Equal(before, b.now); copied != (want == "good") {
+			t.Errorf("%s: copied %v", id, copied)
+		}
+	}
+}

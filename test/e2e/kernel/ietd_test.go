@@ -20,8 +20,8 @@ InitialR2T No
 ImmediateData Yes
 MaxRecvDataSegmentLength 262144
 MaxXmitDataSegmentLength 16777215
-MaxBurstLength 16777215
-FirstBurstLength 262144
+MaxBurstLength 1048576
+FirstBurstLength 65536
 MaxOutstandingR2T 8
 HeaderDigest None,CRC32C
 DataDigest None,CRC32C

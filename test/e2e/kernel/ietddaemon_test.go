@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestIetd(t *testing.T) {
 	}{
 		{"start", testDaemonStart}, {"modes", testModes}, {"blockio", testBlockIO}, {"null", testNull}, {"names", testOldNames},
 		{"access", testAccessFiles}, {"chap", testDaemonCHAP}, {"redirect", testRedirect}, {"maxsessions", testDaemonMaxSessions},
-		{"hangup", testHangup}, {"admin", testIetadm}, {"status", testStatusFiles},
+		{"hangup", testHangup}, {"admin", testIetadm}, {"status", testStatusFiles}, {"document", testDocument},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, r)
@@ -388,4 +389,30 @@ func testStatusFiles(t *testing.T, r *daemonRig) {
 	waitFor(t, r.storage.Machine, lateness, "the status", "grep -q 'lun:0 state:0 iotype:fileio iomode:wt blocks:16384 blocksize:512 path:/tmp/own/disk.img' /tmp/own/status/volume")
 	r.on(t, "cat /tmp/own/status/session; ietadm --socket /tmp/own/s --op show >/dev/null; kill $(cat /tmp/own/pid)")
 	waitFor(t, r.storage.Machine, lateness, "its end", "! kill -0 $(cat /tmp/own/pid) 2>/dev/null")
+}
+
+// testDocument runs what docs/ietd.md says, on a machine that has ietd installed and no
+// systemd: a disk is on another machine.
+func testDocument(t *testing.T, r *daemonRig) {
+	text, err := os.ReadFile("../../../docs/ietd.md")
+	must(t, err)
+	var commands []string
+	for line := range strings.Lines(string(text)) {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			commands = append(commands, strings.TrimSpace(command))
+		}
+	}
+	const disk = "/dev/disk/by-path/ip-STORAGE:3260-iscsi-iqn.2026-11.io.example:disk-lun-0"
+	if len(commands) < 5 || !strings.HasPrefix(commands[0], "make install") || !strings.Contains(commands[3], "systemctl") ||
+		!strings.HasPrefix(commands[4], "iscsiadm -m discovery") || !strings.Contains(string(text), disk) {
+		t.Fatalf("docs/ietd.md has other commands: %q", commands)
+	}
+	here := strings.NewReplacer("STORAGE", r.storage.Storage)
+	r.on(t, "kill $(cat /run/ietd.pid); mv /etc/iet/ietd.conf /etc/iet/kept; mkdir -p /srv")
+	waitFor(t, r.storage.Machine, lateness, "ietd's end", "! pgrep -x ietd")
+	r.on(t, commands[1]+"\n"+commands[2]+"\nietd\nietadm --op show")
+	shell(t, r.host.Machine, here.Replace(commands[4])+"\nudevadm settle; test $(blockdev --getsize64 "+here.Replace(disk)+") = 10737418240; iscsiadm -m node -u; iscsiadm -m node --op delete")
+	r.on(t, "kill $(cat /run/ietd.pid); rm /etc/ietd.conf /srv/disk.img; mv /etc/iet/kept /etc/iet/ietd.conf")
+	waitFor(t, r.storage.Machine, lateness, "ietd's end", "! pgrep -x ietd")
+	r.on(t, "ietd")
 }

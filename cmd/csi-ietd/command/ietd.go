@@ -211,7 +211,7 @@ func (p *ietdProcess) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.daemon = ietd.New(ietd.Options{
-		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: p.makeStateDir(), Save: p.save,
+		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: p.makeStateDir(), Save: p.save, EntityID: p.o.entityID(),
 	})
 	if err := p.who.mayRead(p.files(conf)); err != nil {
 		return err
@@ -227,6 +227,18 @@ func (p *ietdProcess) start(ctx context.Context) (err error) {
 	}
 	p.log.Info("Serving ietd", "config", p.o.config, "targets", len(conf.Targets), "addresses", addressesOf(p.listeners))
 	return nil
+}
+
+// entityID names this ietd to an iSNS server: those of a host differ by their port.
+func (o *ietdOptions) entityID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost" // an iSNS server refuses it where another has it
+	}
+	if o.port == 3260 {
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(o.port)))
 }
 
 // configuration reads the file; where there is none by default there are no targets.

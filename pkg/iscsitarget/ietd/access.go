@@ -19,7 +19,8 @@ func (d *Daemon) admits(target string, v iscsitarget.Visitor) bool {
 		d.log.Error("access is refused: a file of allowed or denied initiators or targets cannot be understood", "target", target, "initiator", v.Initiator, "error", err)
 		return false
 	}
-	return ok
+	names := d.directory.Load()
+	return ok && (names == nil || names.client.Allowed(target, v.Initiator))
 }
 
 // portalsOf are the addresses at which a target can be logged in to, for one who asks at

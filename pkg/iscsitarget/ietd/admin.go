@@ -33,6 +33,9 @@ func (d *Daemon) Admin(ctx context.Context, req ietadm.Request) (ietadm.Answer, 
 		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "no such operation: see ietadm(8)")
 	}
 	answer, err := do(ctx)
+	if a.req.Op != ietadm.Show {
+		d.register()
+	}
 	if err != nil {
 		return ietadm.Answer{}, withErrno(err)
 	}

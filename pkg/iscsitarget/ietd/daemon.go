@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/raw"
@@ -27,6 +28,9 @@ type Options struct {
 	// StateDir is where the disks' reservations and saved mode pages are kept, a
 	// directory that exists; empty keeps none.
 	StateDir string
+	// EntityID is this daemon's name at an iSNS server, which no other may have: the
+	// host's, usually.
+	EntityID string
 	// Save replaces the configuration file by text, durably; nil cannot.
 	Save func(text string) error
 	// Patience bounds how long a change waits for I/O under way: 30 s by default.
@@ -45,6 +49,8 @@ type Daemon struct {
 	nearMu  sync.Mutex
 	portals []netip.AddrPort  // that are listened on
 	tids    map[string]uint32 // by name in lower case
+
+	directory atomic.Pointer[directory] // nil: none
 
 	// mu is held while something is changed, which may wait for I/O.
 	mu      sync.Mutex
@@ -79,9 +85,7 @@ func New(o Options) *Daemon {
 // sessions.
 func (d *Daemon) Serve(ctx context.Context, l net.Listener) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
-		d.nearMu.Lock()
-		d.portals = append(d.portals, a.AddrPort())
-		d.nearMu.Unlock()
+		d.listens(a)
 	}
 	return d.server.Serve(ctx, l)
 }
@@ -90,6 +94,9 @@ func (d *Daemon) Serve(ctx context.Context, l net.Listener) error {
 // written and closes the devices. When ctx ends first its error is returned; what still
 // has I/O under way is left to the end of the process.
 func (d *Daemon) Close(ctx context.Context) error {
+	d.mu.Lock()
+	d.setDirectory(nil)
+	d.mu.Unlock()
 	if err := d.server.Shutdown(ctx); err != nil {
 		return err
 	}
@@ -119,6 +126,10 @@ func (d *Daemon) Apply(ctx context.Context, conf *ietconf.Config) error {
 	if err := d.checkMedia(conf); err != nil {
 		return err
 	}
+	names, err := d.newDirectory(conf)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, d.opts.Patience)
 	defer cancel()
 	var errs []error
@@ -145,6 +156,7 @@ func (d *Daemon) Apply(ctx context.Context, conf *ietconf.Config) error {
 		errs = append(errs, d.adjust(ctx, t, want, conf))
 	}
 	d.setGlobal(conf)
+	d.setDirectory(names)
 	return errors.Join(errs...)
 }
 

@@ -55,7 +55,7 @@ func newIetd(t *testing.T, l *lab.Lab, images ...image) *ietd {
 	script := "mkdir " + d.dir + "\n"
 	for i, image := range images {
 		script += fmt.Sprintf("truncate -s %d %s\n", image.size, d.image(i))
-		conf += fmt.Sprintf("Lun %d Path=%s,Type=fileio%s\n", i, d.image(i), image.options)
+		conf += fmt.Sprintf("Lun %d Path=%s,Type=fileio,Identity=modern%s\n", i, d.image(i), image.options)
 	}
 	shell(t, d.machine, script)
 	must(t, d.machine.WriteFile(t.Context(), d.dir+"/ietd.conf", []byte(conf), 0o600))

@@ -48,7 +48,8 @@ func TestIetd(t *testing.T) {
 	}{
 		{"start", testDaemonStart}, {"modes", testModes}, {"blockio", testBlockIO}, {"null", testNull}, {"names", testOldNames},
 		{"access", testAccessFiles}, {"chap", testDaemonCHAP}, {"redirect", testRedirect}, {"maxsessions", testDaemonMaxSessions},
-		{"hangup", testHangup}, {"admin", testIetadm}, {"status", testStatusFiles}, {"document", testDocument},
+		{"hangup", testHangup}, {"admin", testIetadm}, {"status", testStatusFiles}, {"rights", testRights}, {"isns", testISNS},
+		{"document", testDocument},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, r)
@@ -391,6 +392,51 @@ func testStatusFiles(t *testing.T, r *daemonRig) {
 	waitFor(t, r.storage.Machine, lateness, "its end", "! kill -0 $(cat /tmp/own/pid) 2>/dev/null")
 }
 
+// testRights: a daemon that gave root up serves, reads its configuration again, and
+// answers the members of its group.
+func testRights(t *testing.T, r *daemonRig) {
+	const target = "iqn.2026-11.io.csi-ietd.lab:rights"
+	r.on(t, `
+		mkdir /tmp/rights && truncate -s 8M /tmp/rights/a.img /tmp/rights/b.img && chown -R nobody:nogroup /tmp/rights
+		printf 'Target `+target+`\n Lun 0 Path=/tmp/rights/a.img\n' >/tmp/rights/ietd.conf
+		ietd -c /tmp/rights/ietd.conf -u nobody -g nogroup -p 3264 --pid-file /tmp/rights/pid --socket /tmp/rights/s --state-dir /tmp/rights/state
+		test "$(ps -o user=,group= -p $(cat /tmp/rights/pid) | xargs)" = "nobody nogroup"
+		grep -q '^CapEff:[[:space:]]*0*$' /proc/$(cat /tmp/rights/pid)/status
+		printf ' Lun 1 Path=/tmp/rights/b.img\n' >>/tmp/rights/ietd.conf
+		kill -HUP $(cat /tmp/rights/pid)`)
+	waitFor(t, r.storage.Machine, lateness, "another LUN", "ietadm --socket /tmp/rights/s --op show | grep -q lun:1")
+	r.on(t, `
+		setpriv --reuid=4321 --regid=4321 --groups=nogroup ietadm --socket /tmp/rights/s --op delete --tid=1 --lun=1
+		setpriv --reuid=4321 --regid=4321 --clear-groups ietadm --socket /tmp/rights/s --op show || test $? = 243`) // EACCES
+	shell(t, r.host.Machine, "iscsiadm -m discovery -t st -p "+r.storage.Storage+":3264 -I lab >/dev/null; n='iscsiadm -m node -T "+target+" -p "+r.storage.Storage+":3264'; $n --login >/dev/null; udevadm settle; d=$(ls /dev/disk/by-path/*3264*rights-lun-0); dd if=/dev/urandom of=/tmp/x bs=64k count=4 2>/dev/null; dd if=/tmp/x of=$d bs=64k oflag=direct 2>/dev/null; dd if=$d bs=64k count=4 iflag=direct 2>/dev/null | cmp - /tmp/x; $n --logout >/dev/null; iscsiadm -m node --op delete")
+	r.on(t, "kill $(cat /tmp/rights/pid)")
+	waitFor(t, r.storage.Machine, lateness, "its end", "! ss -Hltn sport = :3264 | grep -q .")
+}
+
+// testISNS: initiators find the targets of the moment at a real iSNS server.
+func testISNS(t *testing.T, r *daemonRig) {
+	must(t, r.storage.WriteFile(t.Context(), "/tmp/isnsd.conf", []byte(`SourceName = iqn.2026-11.io.csi-ietd.lab:isns
+BindAddress = `+r.storage.Storage+`:3205
+PIDFile = /tmp/isnsd.pid
+ControlSocket = /tmp/isnsd.control
+LocalRegistry = /tmp/isnsd.registry
+Security = 0
+SLPRegister = 0
+DefaultDiscoveryDomain = 1
+`), 0o600))
+	r.on(t, "/usr/sbin/isnsd -4 -c /tmp/isnsd.conf")
+	t.Cleanup(func() { _, _ = r.storage.Shell(context.WithoutCancel(t.Context()), "kill $(cat /tmp/isnsd.pid)") })
+	finds := "iscsiadm -m discoverydb -t isns -p " + r.storage.Storage + ":3205 -I lab --op new >/dev/null 2>&1; iscsiadm -m discoverydb -t isns -p " + r.storage.Storage + ":3205 -I lab --discover 2>/dev/null | grep -q "
+	r.configure(t, "iSNSServer "+r.storage.Storage+"\n", daemonConf)
+	r.reload(t)
+	waitFor(t, r.host.Machine, lateness, "the target at the iSNS server", finds+"'"+r.storage.Storage+":3260,1 "+daemonOther+"'")
+	r.on(t, "ietadm --op delete --tid=2")
+	waitFor(t, r.host.Machine, lateness, "the target to be gone from there", "! { "+finds+daemonOther+"; } && { "+finds+daemonDisk+"; }")
+	r.configure(t, "", daemonConf)
+	r.reload(t)
+	waitFor(t, r.host.Machine, lateness, "all to be gone from there", "! { "+finds+daemonDisk+"; }")
+}
+
 // testDocument runs what docs/ietd.md says, on a machine that has ietd installed and no
 // systemd: a disk is on another machine.
 func testDocument(t *testing.T, r *daemonRig) {
@@ -410,6 +456,7 @@ func testDocument(t *testing.T, r *daemonRig) {
 	here := strings.NewReplacer("STORAGE", r.storage.Storage)
 	r.on(t, "kill $(cat /run/ietd.pid); mv /etc/iet/ietd.conf /etc/iet/kept; mkdir -p /srv")
 	waitFor(t, r.storage.Machine, lateness, "ietd's end", "! pgrep -x ietd")
+	shell(t, r.host.Machine, "iscsiadm -m node --op delete >/dev/null 2>&1 || true") // of discoveries before
 	r.on(t, commands[1]+"\n"+commands[2]+"\nietd\nietadm --op show")
 	shell(t, r.host.Machine, here.Replace(commands[4])+"\nudevadm settle; test $(blockdev --getsize64 "+here.Replace(disk)+") = 10737418240; iscsiadm -m node -u; iscsiadm -m node --op delete")
 	r.on(t, "kill $(cat /run/ietd.pid); rm /etc/ietd.conf /srv/disk.img; mv /etc/iet/kept /etc/iet/ietd.conf")

@@ -40,6 +40,7 @@ type ietdOptions struct {
 	uid, gid            string
 	pidFile, socket     string
 	stateDir, statusDir string
+	lunRoot             string
 	logFormat           string
 	accessDirs          []string
 }
@@ -71,6 +72,7 @@ func (o *ietdOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.socket, "socket", ietadm.DefaultSocket, "`path` of the socket on which ietadm is listened to; empty for none")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "`directory` for what the disks must remember: reservations that outlive a power loss, saved mode pages, the atomic write under way")
 	f.StringVar(&o.statusDir, "status-dir", "", "`directory` for the files volume and session, as /proc/net/iet had them")
+	f.StringVar(&o.lunRoot, "lun-root", "", "`directory` that the paths of all LUNs must lie below, whatever their links say (default any)")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	f.StringSliceVar(&o.accessDirs, "access-dir", defaultAccessDirs, "`directory` of initiators.allow, initiators.deny and targets.allow; the first that has one counts, may be repeated")
 	f.BoolP("version", "v", false, "print the version")
@@ -101,7 +103,7 @@ func (o *ietdOptions) complete() (err error) {
 	if o.pidFile == "" && !o.foreground {
 		o.pidFile = defaultPidFile
 	}
-	for _, path := range []*string{&o.config, &o.pidFile, &o.socket, &o.stateDir, &o.statusDir} {
+	for _, path := range []*string{&o.config, &o.pidFile, &o.socket, &o.stateDir, &o.statusDir, &o.lunRoot} {
 		if *path == "" {
 			continue
 		}
@@ -211,7 +213,7 @@ func (p *ietdProcess) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.daemon = ietd.New(ietd.Options{
-		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: p.makeStateDir(), Save: p.save, EntityID: p.o.entityID(),
+		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: p.makeStateDir(), Save: p.save, EntityID: p.o.entityID(), LUNRoot: p.o.lunRoot,
 	})
 	if err := p.who.mayRead(p.files(conf)); err != nil {
 		return err

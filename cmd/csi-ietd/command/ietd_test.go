@@ -235,6 +235,7 @@ func TestIetdRefuses(t *testing.T) {
 		{"no such disk", target + "Lun 0 Path=/nonexistent", nil, 255, "ietd.conf:2: Lun: 0: stat /nonexistent"},
 		{"directory", target + "Lun 0 Path=@", nil, 255, "ietd.conf:2: Lun: 0: "},
 		{"blockio on a file", target + "Lun 0 Path=@/disk.img,Type=blockio", nil, 255, "ietd.conf:2: Lun: 0: "},
+		{"path outside", target + "Lun 0 Path=@/../other.img", []string{"--lun-root", "/srv"}, 255, "ietd.conf:2: Lun: 0: "},
 		{"block size", target + "Lun 0 Path=@/disk.img,BlockSize=1024", nil, 255, "neither 512 nor 4096"},
 		{"two block sizes", target + "Lun 0 Path=@/disk.img\nLun 1 Path=@/disk.img,BlockSize=4096", nil, 255, "ietd.conf:3: Lun: 1"},
 		{"bad target name", "Target disk\nLun 0 Path=@/disk.img", nil, 255, "ietd.conf:1: Target: "},

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev/internal/fd"
@@ -31,6 +32,9 @@ type Options struct {
 	// [blockdev.AtomicWriter], and Open completes the write that it holds.
 	// Empty: the device is neither of the two.
 	StateFile string
+	// Root is a directory that the path must lie below, whatever its links and
+	// dots say; empty allows any.
+	Root string
 	// Direct reads and writes past the page cache, a block device alone:
 	// offsets and lengths must then be multiples of its logical block.
 	Direct bool
@@ -44,7 +48,49 @@ type Options struct {
 // ErrBusy, since two writers would destroy each other's data. The part of a
 // file behind its last whole block is left alone.
 func Open(path string, o Options) (blockdev.Device, error) {
-	st, err := os.Stat(path)
+	if o.Root == "" {
+		return open(path, path, o)
+	}
+	place, err := beneath(o.Root, path)
+	if err != nil {
+		return nil, err
+	}
+	defer place.Close() // of no further use
+	// What was found below the root is what is opened, whoever moves links.
+	d, err := open(fmt.Sprintf("/proc/self/fd/%d", place.Fd()), path, o)
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		at.Path = path
+	}
+	return d, err
+}
+
+// beneath finds a path that does not leave the root.
+func beneath(root, path string) (*os.File, error) {
+	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() // it was looked into
+	below, err := filepath.Rel(root, path)
+	if err != nil || !filepath.IsLocal(below) {
+		return nil, fmt.Errorf("%s is not below %s: %w", path, root, blockdev.ErrInvalid)
+	}
+	place, err := unix.Openat2(int(dir.Fd()), below, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("%s leaves %s by a link: %w", path, root, blockdev.ErrInvalid)
+	case err != nil:
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(place), path), nil
+}
+
+// open opens what is at place under the name of path.
+func open(place, path string, o Options) (blockdev.Device, error) {
+	st, err := os.Stat(place)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +102,7 @@ func Open(path string, o Options) (blockdev.Device, error) {
 	if o.Direct && !isDisk {
 		return nil, fmt.Errorf("%s is a file, direct I/O is for block devices: %w", path, blockdev.ErrInvalid)
 	}
-	f, err := openFile(path, o, isDisk)
+	f, err := openFile(place, o, isDisk)
 	if err != nil {
 		return nil, err
 	}

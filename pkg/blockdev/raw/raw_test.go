@@ -185,3 +185,41 @@ func TestDirectRefusesFiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// With a root nothing else can be opened, by dots or links, and what is below can.
+func TestRoot(t *testing.T) {
+	dir := t.TempDir()
+	root, outside := filepath.Join(dir, "root"), filepath.Join(dir, "outside.img")
+	if err := os.MkdirAll(filepath.Join(root, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{outside, filepath.Join(root, "a.img"), filepath.Join(root, "sub", "b.img")} {
+		if err := os.WriteFile(file, make([]byte, 4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"in": "sub/b.img", "out": "../outside.img", "abs": outside, "up": "..", "self": "/proc/self/cwd"} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]error{
+		root + "/a.img": nil, root + "/sub/../a.img": nil, root + "/in": nil,
+		outside: blockdev.ErrInvalid, root + "/../outside.img": blockdev.ErrInvalid, root + "/out": blockdev.ErrInvalid, root + "/abs": blockdev.ErrInvalid,
+		root + "/up/outside.img": blockdev.ErrInvalid, root + "/self": blockdev.ErrInvalid, root: blockdev.ErrInvalid, root + "x": blockdev.ErrInvalid,
+		root + "/none": fs.ErrNotExist,
+	} {
+		d, err := Open(path, Options{Root: root})
+		if !errors.Is(err, want) || want != nil && !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+		if err == nil {
+			if _, err := d.WriteAt(make([]byte, 512), 0); err != nil {
+				t.Error(err)
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

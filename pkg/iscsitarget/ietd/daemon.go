@@ -31,6 +31,8 @@ type Options struct {
 	// EntityID is this daemon's name at an iSNS server, which no other may have: the
 	// host's, usually.
 	EntityID string
+	// LUNRoot is a directory that all paths of LUNs must lie below; empty allows any.
+	LUNRoot string
 	// Save replaces the configuration file by text, durably; nil cannot.
 	Save func(text string) error
 	// Patience bounds how long a change waits for I/O under way: 30 s by default.
@@ -169,7 +171,7 @@ func (d *Daemon) checkMedia(conf *ietconf.Config) error {
 				continue
 			}
 			_, writable := sharing(conf, l)
-			device, err := raw.Open(l.Path, rawOptions(l, !writable))
+			device, err := raw.Open(l.Path, d.rawOptions(l, !writable))
 			if err == nil {
 				err = device.Close()
 			}

@@ -76,7 +76,7 @@ func (d *Daemon) take(l ietconf.LUN, shared, writable bool) (*medium, error) {
 	how := openingOf(l)
 	how.readOnly = !writable
 	m := &medium{how: how, luns: 1, number: d.nextMedium()}
-	o := rawOptions(l, how.readOnly)
+	o := d.rawOptions(l, how.readOnly)
 	if !shared && d.opts.StateDir != "" {
 		o.StateFile, m.stateful = filepath.Join(d.opts.StateDir, stateFileName(l.Path)), true
 	}
@@ -88,8 +88,8 @@ func (d *Daemon) take(l ietconf.LUN, shared, writable bool) (*medium, error) {
 	return m, nil
 }
 
-func rawOptions(l ietconf.LUN, readOnly bool) raw.Options {
-	return raw.Options{ReadOnly: readOnly, BlockSize: l.BlockSize, Direct: l.Type == ietconf.BlockIO}
+func (d *Daemon) rawOptions(l ietconf.LUN, readOnly bool) raw.Options {
+	return raw.Options{Root: d.opts.LUNRoot, ReadOnly: readOnly, BlockSize: l.BlockSize, Direct: l.Type == ietconf.BlockIO}
 }
 
 func (d *Daemon) nextMedium() int {

@@ -69,7 +69,7 @@ func (a adminCall) operation() func(context.Context) (ietadm.Answer, error) {
 	return map[string]func(context.Context) (ietadm.Answer, error){
 		"new target": a.newTarget, "delete target": a.deleteTarget, "update target": a.updateTarget, "show target": a.showTarget,
 		"new lun": a.newLUN, "delete lun": a.deleteLUN, "update lun": a.updateLUN, "show lun": a.showLUN,
-		"show session": a.showSession, "delete session": a.deleteSession, "delete connection": a.deleteConnection,
+		"show session": a.showSession, "show connection": a.showConnection, "delete session": a.deleteSession, "delete connection": a.deleteConnection,
 		"new user": a.newUser, "delete user": a.deleteUser, "update user": a.updateUser, "show user": a.showUser,
 		"show proc": a.showProc, "show everything": a.showEverything, "delete everything": a.deleteEverything,
 		"save everything": a.save,

@@ -49,6 +49,8 @@ func TestAdmin(t *testing.T) {
 
 	sid := sidNumber(sidOf(r.server.Sessions()[0]))
 	r.want(ietadm.Request{Op: ietadm.Show, Proc: "session"}, fmt.Sprintf("tid:1 name:%s\n\tsid:%d initiator:%s\n\t\tcid:0 ip:127.0.0.1 state:active hd:none dd:none\n", disk, sid, node))
+	r.want(ietadm.Request{Op: ietadm.Show, TID: tid, SID: &sid, CID: ptr[uint32](0)}, "cid:0 ip:127.0.0.1 state:active hd:none dd:none\n")
+	r.fails(ietadm.Request{Op: ietadm.Show, TID: tid, SID: &sid, CID: ptr[uint32](7)}, unix.ENOENT, "no such connection")
 	r.want(ietadm.Request{Op: ietadm.Show, TID: tid}, "Wthreads=8\nType=0\nQueuedCommands=32\nNOPInterval=0\nNOPTimeout=0\nMaxSessions=0\n")
 	if got := r.admin(ietadm.Request{Op: ietadm.Show, TID: tid, SID: ptr[uint64](0)}); !strings.HasPrefix(got, "InitialR2T=Yes\nImmediateData=No\nMaxConnections=1\n") {
 		t.Errorf("what is configured:\n%s", got)

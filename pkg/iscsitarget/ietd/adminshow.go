@@ -69,6 +69,31 @@ func (a adminCall) showSession(context.Context) (ietadm.Answer, error) {
 	}))
 }
 
+// showConnection shows a connection as the old status did.
+func (a adminCall) showConnection(context.Context) (ietadm.Answer, error) {
+	t, err := a.target()
+	if err != nil {
+		return ietadm.Answer{}, err
+	}
+	if a.req.SID == nil {
+		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "no session is named: give --sid")
+	}
+	s, err := a.session(t)
+	if err != nil {
+		return ietadm.Answer{}, err
+	}
+	for _, c := range sessionStatus(s).Connections {
+		if uint32(c.CID) == *a.req.CID {
+			return a.shown(connectionText(c), c)
+		}
+	}
+	return ietadm.Answer{}, noConnection(*a.req.SID)
+}
+
+func noConnection(sid uint64) error {
+	return ietadm.Errorf(unix.ENOENT, "session %d has no such connection: see ietadm --op show --proc session", sid)
+}
+
 // settledKeys are a session's parameters, the digests those of its first connection.
 func settledKeys(s iscsitarget.SessionStatus) map[string]string {
 	p := s.Negotiated
@@ -130,7 +155,7 @@ func (a adminCall) closeConnections(match func(iscsitarget.ConnectionStatus) boo
 		return err
 	}
 	if !slices.ContainsFunc(s.Connections, match) {
-		return ietadm.Errorf(unix.ENOENT, "session %d has no such connection: see ietadm --op show --proc session", *a.req.SID)
+		return noConnection(*a.req.SID)
 	}
 	for _, c := range s.Connections {
 		if match(c) {

@@ -160,11 +160,15 @@ func sessionText(list []TargetSessions) string {
 		for _, s := range t.Sessions {
 			fmt.Fprintf(&b, "\tsid:%d initiator:%s\n", s.SID, s.Initiator)
 			for _, c := range s.Connections {
-				fmt.Fprintf(&b, "\t\tcid:%d ip:%s state:%s hd:%s dd:%s\n", c.CID, c.IP, c.State, c.HeaderDigest, c.DataDigest)
+				b.WriteString("\t\t" + connectionText(c))
 			}
 		}
 	}
 	return b.String()
+}
+
+func connectionText(c ConnectionStatus) string {
+	return fmt.Sprintf("cid:%d ip:%s state:%s hd:%s dd:%s\n", c.CID, c.IP, c.State, c.HeaderDigest, c.DataDigest)
 }
 
 // change has WriteStatus write.

@@ -324,16 +324,24 @@ func syncParents(dir string) (err error) {
 	return err
 }
 
-// save replaces the configuration by text, and keeps the one before.
+// save replaces the configuration by text, and keeps the one before. Who could read it
+// still can: it has passwords, and is its owner's alone where it is new.
 func (p *ietdProcess) save(text string) error {
+	mode := fs.FileMode(0o600)
 	old, err := os.ReadFile(p.o.config)
 	if err == nil {
 		err = durable.WriteFile(p.o.config+".old", old)
+		if st, statErr := os.Stat(p.o.config); statErr == nil {
+			mode = st.Mode().Perm()
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return durable.WriteFile(p.o.config, []byte(text))
+	if err := durable.WriteFile(p.o.config, []byte(text)); err != nil {
+		return err
+	}
+	return os.Chmod(p.o.config, mode)
 }
 
 // serve serves until ctx ends or a listener fails, and reads the configuration again on

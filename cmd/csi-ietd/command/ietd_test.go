@@ -152,6 +152,9 @@ func TestIetd(t *testing.T) {
 func TestIetadm(t *testing.T) {
 	portal := freePortal(t)
 	conf := writeConf(t, ietdTestConf)
+	if err := os.Chmod(conf, 0o640); err != nil {
+		t.Fatal(err)
+	}
 	_, socket := startIetd(t, conf, portal)
 	tests := []struct {
 		args   []string
@@ -195,6 +198,9 @@ func TestIetadm(t *testing.T) {
 	saved, err := os.ReadFile(conf)
 	if err != nil || !strings.Contains(string(saved), "iqn.2026-11.io.example:new") {
 		t.Errorf("saved: %s %v", saved, err)
+	}
+	if st, err := os.Stat(conf); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("saved with mode %v, %v", st.Mode(), err)
 	}
 	if old, err := os.ReadFile(conf + ".old"); err != nil || strings.Contains(string(old), "example:new") {
 		t.Errorf("the one before: %s %v", old, err)

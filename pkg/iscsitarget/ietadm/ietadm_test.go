@@ -252,6 +252,42 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// failing fails a few times, as a process without file descriptors does.
+type failing struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.left.Add(-1) >= 0 {
+		return nil, unix.EMFILE
+	}
+	return f.Listener.Accept()
+}
+
+// What keeps a connection from being accepted keeps none of later away.
+func TestAcceptFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := Listen(t.Context(), path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &failing{Listener: l}
+	f.left.Store(2)
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		served <- (&Server{Handler: handler(echo), GID: -1, Logger: slog.New(slog.DiscardHandler)}).Serve(ctx, f)
+	}()
+	if answer, err := Do(t.Context(), path, Request{Op: Show}); err != nil || answer.Errno != 0 {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNobodyListens(t *testing.T) {
 	_, err := Do(t.Context(), filepath.Join(t.TempDir(), "none"), Request{Op: Show})
 	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "is ietd running") || StatusOf(err) != 254 {

@@ -24,6 +24,8 @@ const (
 	maxAnswer  = 64 << 20
 	// maxAsking bounds the connections; more are closed at once.
 	maxAsking = 32
+	// acceptPause is how long nobody is accepted after that failed.
+	acceptPause = 200 * time.Millisecond
 	// requestTimeout is how long a peer may take to ask, and to take the answer.
 	requestTimeout = 10 * time.Second
 )
@@ -79,8 +81,9 @@ type Server struct {
 	Logger *slog.Logger
 }
 
-// Serve answers until ctx ends or the listener fails; it closes the listener, and
-// returns when the last answer is out.
+// Serve answers until ctx ends; it closes the listener, and returns when the last answer
+// is out. A listener that fails is logged and tried again: the target must not end with
+// its admin tool.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
@@ -96,8 +99,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				_ = c.Close()
 			}
 			return nil
-		case err != nil:
+		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		case err != nil: // out of file descriptors, most likely
+			s.Logger.Error("ietadm: accept failed", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
 		select {
 		case room <- struct{}{}:

@@ -351,6 +351,9 @@ func (d *Daemon) removeLUN(ctx context.Context, t *target, lun uint16) error {
 	if ctx.Err() != nil {
 		return err
 	}
+	if errors.Is(err, iscsitarget.ErrLUNNotFound) {
+		err = nil // an earlier call gave up waiting for what has ended since
+	}
 	m := t.media[lun]
 	delete(t.media, lun)
 	t.conf.LUNs = slices.DeleteFunc(t.conf.LUNs, func(l ietconf.LUN) bool { return l.Number == lun })

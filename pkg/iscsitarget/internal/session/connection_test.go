@@ -173,6 +173,7 @@ func TestConnectionBreaks(t *testing.T) {
 	a.holds(0, make([]byte, block))
 	a.holds(2, make([]byte, block))
 	a.keepsNothingEarly()
+	a.Alive() // the reader is done with the command before
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
 	if len(a.s.tasks)+len(a.s.bursts) != 0 {

@@ -153,13 +153,20 @@ func newIetdCommand() *cobra.Command {
 	return cmd
 }
 
-// explain says what the configuration means.
+// explain says what the configuration means, and what is wrong with the files of who is
+// allowed.
 func (o *ietdOptions) explain(w io.Writer) error {
 	conf, err := ietconf.ParseFile(o.config)
 	if err != nil {
 		return exitError{statusStart, err}
 	}
-	return ietconf.Explain(w, conf)
+	if err := ietconf.Explain(w, conf); err != nil {
+		return err
+	}
+	if err := ietconf.NewAccess(o.accessDirs...).Check(); err != nil {
+		return exitError{statusStart, err}
+	}
+	return nil
 }
 
 // runIetd serves until ctx ends.

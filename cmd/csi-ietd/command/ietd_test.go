@@ -266,7 +266,7 @@ func TestIetdCheck(t *testing.T) {
 	cmd := newProgram("ietd")
 	cmd.SetOut(&stdout)
 	var stderr bytes.Buffer
-	if got := run(t.Context(), cmd, []string{"--check", "-c", writeConf(t, ietdTestConf)}, &stderr); got != 0 {
+	if got := run(t.Context(), cmd, []string{"--check", "--access-dir", t.TempDir(), "-c", writeConf(t, ietdTestConf)}, &stderr); got != 0 {
 		t.Fatalf("status %d: %s", got, &stderr)
 	}
 	for _, want := range []string{"iqn.2026-11.io.example:disk", "MaxRecvDataSegmentLength", "8192", "joe"} {
@@ -276,6 +276,13 @@ func TestIetdCheck(t *testing.T) {
 	}
 	if strings.Contains(stdout.String(), "secret") {
 		t.Errorf("it says a secret:\n%s", &stdout)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "initiators.deny"), []byte("ALL 192.0.2.0/99\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t.Context(), newProgram("ietd"), []string{"--check", "--access-dir", dir, "-c", writeConf(t, ietdTestConf)}, &stderr); got != 255 || !strings.Contains(stderr.String(), "initiators.deny:1") {
+		t.Errorf("a broken file of who is allowed: status %d, %s", got, &stderr)
 	}
 }
 

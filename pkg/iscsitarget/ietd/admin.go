@@ -203,11 +203,7 @@ func (t *target) redirectTo(portal string) error {
 			return ietadm.Errorf(unix.EINVAL, "--redirect %.64q, want an IP address, with or without a port", portal)
 		}
 	}
-	if err := t.live.Redirect(portal, false); err != nil {
-		return err
-	}
-	t.redirect = portal
-	return nil
+	return t.live.Redirect(portal, false)
 }
 
 func (a adminCall) lunNumber() (uint16, error) {

@@ -69,8 +69,6 @@ type target struct {
 	conf  ietconf.Target // as it is now
 	live  *iscsitarget.Target
 	media map[uint16]*medium // by LUN
-	// redirect is where logins are sent to, empty for nowhere.
-	redirect string
 }
 
 // New makes a daemon without targets.
@@ -258,7 +256,7 @@ func (d *Daemon) removeTarget(ctx context.Context, t *target) error {
 		d.say(messageNeedToShutdown, t.conf.Name)
 	}
 	err := d.server.RemoveTarget(ctx, t.conf.Name)
-	if ctx.Err() != nil {
+	if gaveUp(ctx, err) {
 		return err // it is still there, and closed to initiators
 	}
 	d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == t })
@@ -348,7 +346,7 @@ func same(a, b ietconf.LUN) bool {
 // removeLUN takes a unit away, when its commands have ended.
 func (d *Daemon) removeLUN(ctx context.Context, t *target, lun uint16) error {
 	err := t.live.RemoveLUN(ctx, lun)
-	if ctx.Err() != nil {
+	if gaveUp(ctx, err) {
 		return err
 	}
 	if errors.Is(err, iscsitarget.ErrLUNNotFound) {
@@ -358,6 +356,12 @@ func (d *Daemon) removeLUN(ctx context.Context, t *target, lun uint16) error {
 	delete(t.media, lun)
 	t.conf.LUNs = slices.DeleteFunc(t.conf.LUNs, func(l ietconf.LUN) bool { return l.Number == lun })
 	return errors.Join(err, d.give(m))
+}
+
+// gaveUp says that a removal goes on without its caller; another error is of one that
+// has come to its end.
+func gaveUp(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, ctx.Err())
 }
 
 // setAccounts replaces who may log in. Sessions of accounts that are gone end.

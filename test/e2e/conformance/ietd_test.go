@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/csi-ietd/csi-ietd/test/e2e/ietdconf"
 	"go.uber.org/goleak"
 )
 
@@ -57,29 +58,12 @@ const (
 	smallSize = 64 << 20
 )
 
-// generous has a target take what an initiator wants; ietd.conf's defaults are of 2004.
-const generous = `
-	MaxConnections 8
-	InitialR2T No
-	ImmediateData Yes
-	MaxRecvDataSegmentLength 262144
-	MaxXmitDataSegmentLength 16777215
-	MaxBurstLength 1048576
-	FirstBurstLength 65536
-	MaxOutstandingR2T 8
-	HeaderDigest None,CRC32C
-	DataDigest None,CRC32C
-	QueuedCommands 128
-	ErrorRecoveryLevel 2
-	Wthreads 16
-`
-
-const conf = `Target %[2]s` + generous + `
+const conf = `Target %[2]s` + ietdconf.Generous + `
 	Lun 0 Path=%[1]s/wb.img,Type=fileio,IOMode=wb,ScsiSN=WB-0
 	Lun 1 Path=%[1]s/small.img,Type=fileio,IOMode=wb,ScsiSN=WB-1
-Target %[3]s` + generous + `
+Target %[3]s` + ietdconf.Generous + `
 	Lun 0 Path=%[1]s/wt.img,Type=fileio,IOMode=wt,ScsiSN=WT-0
-Target %[4]s` + generous + `
+Target %[4]s` + ietdconf.Generous + `
 	Lun 0 Path=%[1]s/ro.img,Type=fileio,IOMode=ro,ScsiSN=RO-0
 `
 

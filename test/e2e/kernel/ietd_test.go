@@ -8,27 +8,11 @@ import (
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/test/e2e/agent"
+	"github.com/csi-ietd/csi-ietd/test/e2e/ietdconf"
 	"github.com/csi-ietd/csi-ietd/test/e2e/lab"
 )
 
 const ietdTarget = "iqn.2026-11.io.csi-ietd.lab:disks"
-
-// generous has the target take what an initiator wants; ietd.conf's defaults are of 2004.
-const generous = `
-MaxConnections 8
-InitialR2T No
-ImmediateData Yes
-MaxRecvDataSegmentLength 262144
-MaxXmitDataSegmentLength 16777215
-MaxBurstLength 1048576
-FirstBurstLength 65536
-MaxOutstandingR2T 8
-HeaderDigest None,CRC32C
-DataDigest None,CRC32C
-QueuedCommands 128
-ErrorRecoveryLevel 2
-Wthreads 16
-`
 
 // image is the sparse file of a LUN: its number is its place in the list.
 type image struct {
@@ -51,7 +35,7 @@ func newIetd(t *testing.T, l *lab.Lab, images ...image) *ietd {
 	binary, err := l.Binary(l.Outside, lab.Driver)
 	must(t, err)
 	d := &ietd{machine: l.Outside, portal: l.Outside.Storage + ":3260", dir: l.Dir() + "/ietd"}
-	conf := "Target " + ietdTarget + "\n" + generous
+	conf := "Target " + ietdTarget + "\n" + ietdconf.Generous
 	script := "mkdir " + d.dir + "\n"
 	for i, image := range images {
 		script += fmt.Sprintf("truncate -s %d %s\n", image.size, d.image(i))

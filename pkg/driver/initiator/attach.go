@@ -188,7 +188,7 @@ func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, e
 	defer cancel()
 	wantMap, start := paths > 1 && i.multipathRuns(), time.Now()
 	var disk Disk
-	var last error
+	var last, refused error
 	err := poll(ctx, func() (bool, error) {
 		disk, last = i.Disk(v)
 		switch {
@@ -201,8 +201,15 @@ func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, e
 		case disk.SizeBytes == 0:
 			return false, nil
 		}
-		last = i.opens(ctx, disk)
-		return last == nil, nil
+		// An open that the end of ctx cut short says nothing of the disk: what was
+		// wrong with it before then does.
+		if err := i.opens(ctx, disk); err != nil && ctx.Err() == nil {
+			refused = err
+		} else if err == nil {
+			return true, nil
+		}
+		last = refused
+		return false, nil
 	})
 	if err != nil && last != nil {
 		return Disk{}, fmt.Errorf("wait for the disk of %s: %w", v.TargetName, last)

@@ -75,8 +75,14 @@ func TestAttachWaitsUntilTheDiskOpens(t *testing.T) {
 func TestAttachOfADiskThatDoesNotOpen(t *testing.T) {
 	for _, c := range []struct{ open, want error }{{unix.EIO, nil}, {unix.ENXIO, unix.ENXIO}} {
 		f := newFakeHost(t)
-		f.open = func(string) error { return c.open }
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		tries := 0
+		f.open = func(string) error {
+			if tries++; tries == 3 {
+				cancel()
+			}
+			return c.open
+		}
 		if _, err := f.initiator().Attach(ctx, loginAt(portal(t))); !errors.Is(err, c.want) {
 			t.Errorf("opening is %v: %v", c.open, err)
 		}

@@ -62,6 +62,28 @@ func TestMultiTaskAbortWaitsForData(t *testing.T) {
 	}
 }
 
+// An aborted task asks for no data any more, not even with an R2T that has yet to go.
+func TestAbortTakesR2TBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		r := newSite(t).joinOver(server, client, usual())
+		ping := func() uint32 {
+			itt := r.ITT()
+			r.Send(pdu.NopOut{Immediate: true, ITT: itt, TTT: pdu.NoTag, CmdSN: r.CmdSN, ExpStatSN: r.ExpStatSN}.Header(), nil)
+			synctest.Wait()
+			return itt
+		}
+		first := ping() // until its answer is taken nothing else goes
+		write := r.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block), Hold: true})
+		abort := r.manageTask(pdu.AbortTask, iscsitest.LUN(0), write)
+		for _, want := range []uint32{first, abort, ping()} {
+			if p := r.Recv(); p.BHS.ITT() != want {
+				t.Fatalf("% x", p.BHS[:])
+			}
+		}
+	})
+}
+
 // An initiator that sends none of that data is not waited for for ever, and what it
 // sends too late is ignored.
 func TestMultiTaskAbortGivesUpWaiting(t *testing.T) {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,6 +131,19 @@ func (o *outbox) post(h pdu.BHS, seq sequence) { o.postData(h, nil, seq) }
 func (o *outbox) postData(h pdu.BHS, data []byte, seq sequence) {
 	o.mu.Lock()
 	o.add(h, data, nil, nil, seq)
+}
+
+// retract takes the R2T with that Target Transfer Tag back, if it has not gone yet.
+func (o *outbox) retract(ttt uint32) {
+	asks := func(p outgoing) bool {
+		return p.header.Opcode() == pdu.OpR2T && pdu.ParseR2T(&p.header).TTT == ttt
+	}
+	o.mu.Lock()
+	before := len(o.queue)
+	o.queue, o.behind = slices.DeleteFunc(o.queue, asks), slices.DeleteFunc(o.behind, asks)
+	o.bytes -= pdu.BHSLen * (before - len(o.queue))
+	o.mu.Unlock()
+	o.change.Broadcast()
 }
 
 // postPart is post for a Data-In that is held in buf, too.

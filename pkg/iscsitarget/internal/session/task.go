@@ -194,8 +194,9 @@ func (s *Session) retire(t *task) bool {
 		s.immediate--
 	}
 	for _, b := range t.out.solicited {
-		if b != nil {
+		if b != nil { // the task was aborted: its data is of no use
 			delete(s.bursts, b.ttt)
+			t.outbox().retract(b.ttt)
 		}
 	}
 	t.out.free()

@@ -40,7 +40,7 @@ type Device interface {
 	// Size is the medium's size in bytes, a multiple of BlockSize. It may
 	// grow while the device is open.
 	Size() int64
-	// BlockSize is the logical block length in bytes: 512 or 4096.
+	// BlockSize is the logical block length in bytes; see CheckBlockSize.
 	BlockSize() int
 	// Close waits for the calls in flight and releases the device. It does
 	// not sync. Afterwards every call, Close included, fails with

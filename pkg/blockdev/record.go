@@ -62,6 +62,17 @@ func ValidateState(state json.RawMessage) error {
 	return nil
 }
 
+// CheckBlockSize says what no logical block length of a Device, in bytes, could be: it
+// is a power of two from 512 to 4096, which is what Linux takes for a disk. The error
+// is ErrInvalid.
+func CheckBlockSize(n int) error {
+	switch n {
+	case 512, 1024, 2048, 4096:
+		return nil
+	}
+	return fmt.Errorf("block size %d is none of 512, 1024, 2048 and 4096: %w", n, ErrInvalid)
+}
+
 // CheckRange returns ErrOutOfRange unless [off, off+n) lies within size bytes;
 // no sum of them can overflow.
 func CheckRange(off, n, size int64) error {

@@ -47,7 +47,7 @@ var (
 )
 
 // New makes a disk of size bytes, a positive multiple of blockSize, which is
-// 512 or 4096; anything else is ErrInvalid.
+// 512 to 4096; anything else is ErrInvalid.
 func New(size int64, blockSize int) (*Device, error) {
 	if err := checkSize(size, blockSize); err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func New(size int64, blockSize int) (*Device, error) {
 }
 
 func checkSize(size int64, blockSize int) error {
-	if blockSize != 512 && blockSize != 4096 {
-		return fmt.Errorf("mem: block size %d is neither 512 nor 4096: %w", blockSize, blockdev.ErrInvalid)
+	if err := blockdev.CheckBlockSize(blockSize); err != nil {
+		return fmt.Errorf("mem: %w", err)
 	}
 	if size <= 0 || size%int64(blockSize) != 0 {
 		return fmt.Errorf("mem: size %d is not a positive multiple of %d: %w", size, blockSize, blockdev.ErrInvalid)

@@ -33,7 +33,7 @@ func TestNewInvalid(t *testing.T) {
 	for _, tt := range []struct {
 		size      int64
 		blockSize int
-	}{{0, 512}, {-512, 512}, {1000, 512}, {4096, 1024}, {4096, 0}, {math.MaxInt64, 512}} {
+	}{{0, 512}, {-512, 512}, {1000, 512}, {4096, 768}, {4096, 0}, {math.MaxInt64, 512}} {
 		if _, err := mem.New(tt.size, tt.blockSize); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("New(%d, %d): %v, want ErrInvalid", tt.size, tt.blockSize, err)
 		}

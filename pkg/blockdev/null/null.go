@@ -24,11 +24,11 @@ var (
 	_ blockdev.Zeroer       = (*Device)(nil)
 )
 
-// New makes a device of size bytes, a positive multiple of blockSize, which is 512 or
+// New makes a device of size bytes, a positive multiple of blockSize, which is 512 to
 // 4096; anything else is ErrInvalid.
 func New(size int64, blockSize int) (*Device, error) {
-	if blockSize != 512 && blockSize != 4096 {
-		return nil, fmt.Errorf("null: block size %d is neither 512 nor 4096: %w", blockSize, blockdev.ErrInvalid)
+	if err := blockdev.CheckBlockSize(blockSize); err != nil {
+		return nil, fmt.Errorf("null: %w", err)
 	}
 	if size <= 0 || size%int64(blockSize) != 0 {
 		return nil, fmt.Errorf("null: size %d is not a positive multiple of %d: %w", size, blockSize, blockdev.ErrInvalid)

@@ -57,7 +57,7 @@ func TestNewRefuses(t *testing.T) {
 	for _, of := range []struct {
 		size  int64
 		block int
-	}{{0, 512}, {-512, 512}, {513, 512}, {8192, 1024}, {512, 4096}, {8192, 0}} {
+	}{{0, 512}, {-512, 512}, {513, 512}, {8192, 8192}, {1536, 1024}, {512, 4096}, {8192, 0}} {
 		if _, err := New(of.size, of.block); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("%+v: %v", of, err)
 		}

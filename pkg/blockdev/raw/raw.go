@@ -23,7 +23,7 @@ import (
 type Options struct {
 	// ReadOnly opens without the right to write: writes fail with EROFS.
 	ReadOnly bool
-	// BlockSize is the logical block length in bytes, 512 or 4096. 0 is
+	// BlockSize is the logical block length in bytes, 512 to 4096. 0 is
 	// the block device's own, and 512 for a file.
 	BlockSize int
 	// StateFile is where the device, as a [blockdev.StateKeeper], keeps the
@@ -191,8 +191,8 @@ func chooseBlockSize(asked, medium int) (int, error) {
 	if asked == 0 {
 		chosen = max(medium, 512)
 	}
-	if chosen != 512 && chosen != 4096 {
-		return 0, fmt.Errorf("block size %d is neither 512 nor 4096: %w", chosen, blockdev.ErrInvalid)
+	if err := blockdev.CheckBlockSize(chosen); err != nil {
+		return 0, err
 	}
 	if chosen < medium {
 		return 0, fmt.Errorf("block size %d is smaller than the device's own, %d: %w", chosen, medium, blockdev.ErrInvalid)

@@ -80,7 +80,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a character device", "/dev/null", Options{}, blockdev.ErrInvalid},
 		{"an empty file", makeFile(t, 0), Options{}, blockdev.ErrInvalid},
 		{"less than a block", makeFile(t, 4095), Options{BlockSize: 4096}, blockdev.ErrInvalid},
-		{"block size 1024", makeFile(t, 4096), Options{BlockSize: 1024}, blockdev.ErrInvalid},
+		{"block size 8192", makeFile(t, 8192), Options{BlockSize: 8192}, blockdev.ErrInvalid},
 		{"block size -1", makeFile(t, 4096), Options{BlockSize: -1}, blockdev.ErrInvalid},
 	}
 	for _, tt := range tests {
@@ -95,7 +95,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestChooseBlockSize(t *testing.T) {
 	tests := []struct{ asked, medium, want int }{
 		{0, 1, 512}, {0, 512, 512}, {0, 4096, 4096}, {512, 512, 512}, {4096, 512, 4096}, {4096, 1, 4096},
-		{512, 4096, 0}, {0, 8192, 0}, {1024, 1, 0},
+		{512, 4096, 0}, {0, 8192, 0}, {1024, 1, 1024}, {2048, 512, 2048}, {0, 2048, 2048}, {1024, 2048, 0}, {3072, 1, 0}, {256, 1, 0},
 	}
 	for _, tt := range tests {
 		got, err := chooseBlockSize(tt.asked, tt.medium)

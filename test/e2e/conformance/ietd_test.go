@@ -61,6 +61,7 @@ const (
 const conf = `Target %[2]s` + ietdconf.Generous + `
 	Lun 0 Path=%[1]s/wb.img,Type=fileio,IOMode=wb,ScsiSN=WB-0
 	Lun 1 Path=%[1]s/small.img,Type=fileio,IOMode=wb,ScsiSN=WB-1
+	Lun 2 Path=%[1]s/blocks.img,Type=fileio,IOMode=wb,ScsiSN=WB-2,BlockSize=2048
 Target %[3]s` + ietdconf.Generous + `
 	Lun 0 Path=%[1]s/wt.img,Type=fileio,IOMode=wt,ScsiSN=WT-0
 Target %[4]s` + ietdconf.Generous + `
@@ -79,7 +80,7 @@ type ietd struct {
 func startIetd(t testing.TB) *ietd {
 	t.Helper()
 	d := &ietd{TB: t, dir: t.TempDir()}
-	for name, size := range map[string]int64{"wb.img": diskSize, "wt.img": diskSize, "small.img": smallSize, "ro.img": smallSize} {
+	for name, size := range map[string]int64{"wb.img": diskSize, "wt.img": diskSize, "blocks.img": diskSize, "small.img": smallSize, "ro.img": smallSize} {
 		d.sparse(name, size)
 	}
 	path := filepath.Join(d.dir, "ietd.conf")

@@ -75,6 +75,18 @@ func TestLibiscsi(t *testing.T) {
 	}
 }
 
+// A disk's blocks may be of any length that ietd.conf has. WriteAtomic16 wants 256
+// blocks at once, whatever length VPD page B0h allows.
+func TestLibiscsiBlockSize(t *testing.T) {
+	d := startIetd(t)
+	for _, s := range suites {
+		switch s.name {
+		case "ALL.Read10", "ALL.Write16", "ALL.Unmap", "ALL.WriteSame16", "ALL.CompareAndWrite", "ALL.GetLBAStatus", "ALL.OrWrite", "ALL.Verify10", "ALL.ReadCapacity16":
+			t.Run(s.name, func(t *testing.T) { d.cunit(t, writeBack, 2, s.name, s.tests, onePerPhysical) })
+		}
+	}
+}
+
 // cunit runs a suite of iscsi-test-cu, through two sessions.
 func (d *ietd) cunit(t *testing.T, target string, lun int, suite string, tests int, allowed ...string) {
 	t.Helper()

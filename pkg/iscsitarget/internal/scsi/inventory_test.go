@@ -85,7 +85,7 @@ func TestAttachFailsWhole(t *testing.T) {
 }
 
 func TestBadDevices(t *testing.T) {
-	for _, size := range []int{0, 511, 520, 1024, 8192} {
+	for _, size := range []int{0, 256, 511, 520, 1536, 8192} {
 		if _, err := NewUnit(UnitConfig{Device: &disk{block: size}}); err == nil {
 			t.Errorf("block length %d was accepted", size)
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestReads(t *testing.T) {
-	for _, block := range []int{512, 4096} {
+	for _, block := range []int{512, 1024, 2048, 4096} {
 		d := newDisk(300, block)
 		r := newRig(t, d)
 		for cdb, at := range map[string][2]int{

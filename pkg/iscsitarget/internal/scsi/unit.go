@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"fmt"
 	"iter"
 	"log/slog"
 	"sync"
@@ -109,8 +108,8 @@ const maxDeparted = 1024
 // on the device becomes lost stages, durably. Close it when its commands ended.
 func NewUnit(c UnitConfig) (*Unit, error) {
 	size := int64(c.Device.BlockSize())
-	if size != 512 && size != 4096 {
-		return nil, fmt.Errorf("logical block length %d: only 512 and 4096 are possible", size)
+	if err := blockdev.CheckBlockSize(int(size)); err != nil {
+		return nil, err
 	}
 	c.BootID = cmp.Or(c.BootID, rand.Text())
 	c.PhysicalBlockSize = max(c.PhysicalBlockSize, int(size))

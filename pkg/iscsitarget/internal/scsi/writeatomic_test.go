@@ -40,7 +40,7 @@ func newAtomicDisk(blocks, block int) atomicDisk {
 }
 
 func TestWriteAtomic(t *testing.T) {
-	for _, block := range []int{512, 4096} {
+	for _, block := range []int{512, 1024, 2048, 4096} {
 		for cdb, at := range map[string][2]int{
 			"9C 00 0000000000000008 0000 0008 00 00": {8, 8},
 			"9C 18 0000000000000010 0000 0010 1F 00": {16, 16}, // DPO, FUA, group

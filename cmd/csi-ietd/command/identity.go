@@ -84,7 +84,8 @@ func (w identity) makeDir(dir string, mode fs.FileMode) error {
 }
 
 // mayRead opens files as the identity would, which it must be able to do again later:
-// for reading, or for both. Those that do not exist are no matter.
+// for reading, or for both; in a directory it must be able to make files. Those that do
+// not exist are no matter.
 func (w identity) mayRead(files map[string]bool) error {
 	if w.uid < 0 && w.gid < 0 {
 		return nil
@@ -124,6 +125,10 @@ func (w identity) tryOpen(files map[string]bool) error {
 		switch {
 		case err == nil:
 			_ = unix.Close(fd)
+		case errors.Is(err, unix.EISDIR):
+			if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+				errs = append(errs, fmt.Errorf("%s: uid %d, gid %d could not make files in it: %w", path, w.uid, w.gid, err))
+			}
 		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENXIO):
 			errs = append(errs, fmt.Errorf("%s: uid %d, gid %d could not open it again, for SIGHUP or ietadm: %w", path, w.uid, w.gid, err))
 		}

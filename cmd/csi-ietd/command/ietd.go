@@ -219,10 +219,11 @@ func (p *ietdProcess) start(ctx context.Context) (err error) {
 	if err := p.openSocket(ctx); err != nil {
 		return err
 	}
+	stateDir := p.makeStateDir()
 	p.daemon = ietd.New(ietd.Options{
-		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: p.makeStateDir(), Save: p.save, EntityID: p.o.entityID(), LUNRoot: p.o.lunRoot,
+		Logger: p.log, Access: ietconf.NewAccess(p.o.accessDirs...), StateDir: stateDir, Save: p.save, EntityID: p.o.entityID(), LUNRoot: p.o.lunRoot,
 	})
-	if err := p.who.mayRead(p.files(conf)); err != nil {
+	if err := p.who.mayRead(p.files(conf, stateDir)); err != nil {
 		return err
 	}
 	if err := p.daemon.Apply(ctx, conf); err != nil {
@@ -261,8 +262,15 @@ func (p *ietdProcess) configuration() (*ietconf.Config, error) {
 }
 
 // files are what is read again while ietd runs, and whether it is written too.
-func (p *ietdProcess) files(conf *ietconf.Config) map[string]bool {
+func (p *ietdProcess) files(conf *ietconf.Config, stateDir string) map[string]bool {
 	files := map[string]bool{p.o.config: false}
+	if stateDir != "" {
+		files[stateDir] = true
+		kept, _ := os.ReadDir(stateDir) // an error of this is one of opening it
+		for _, f := range kept {
+			files[filepath.Join(stateDir, f.Name())] = false
+		}
+	}
 	for _, dir := range p.o.accessDirs {
 		for _, name := range ietconf.AccessFiles {
 			files[filepath.Join(dir, name)] = false

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -322,17 +323,35 @@ func TestMayRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	shared := filepath.Join(dir, "shared")
+	if err := errors.Join(os.Mkdir(shared, 0o700), os.Chmod(shared, 0o777)); err != nil {
+		t.Fatal(err)
+	}
 	nobody := identity{65534, 65534}
-	if err := nobody.mayRead(map[string]bool{theirs: true, read: false, filepath.Join(dir, "none"): false}); err != nil {
+	if err := nobody.mayRead(map[string]bool{theirs: true, shared: true, read: false, filepath.Join(dir, "none"): false}); err != nil {
 		t.Error(err)
 	}
-	for path, writes := range map[string]bool{ours: false, read: true} {
+	for path, writes := range map[string]bool{ours: false, read: true, dir: true} {
 		if err := nobody.mayRead(map[string]bool{path: writes}); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 	if _, err := os.ReadFile(ours); err != nil {
 		t.Errorf("our own rights are gone: %v", err)
+	}
+}
+
+// A state directory that -u could not use is told before anything is served: what is
+// kept there would be lost.
+func TestStateDirOfAnotherUser(t *testing.T) {
+	dir := t.TempDir() // mode 0700, ours
+	conf := writeConf(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var stderr output
+	args := []string{"-f", "-c", conf, "-p", "0", "-u", "65534", "--state-dir", dir, "--socket", ""}
+	if got := run(ctx, newProgram("ietd"), args, &stderr); got != statusStart || !strings.Contains(stderr.String(), dir+": uid 65534") {
+		t.Errorf("status %d; it says %s", got, &stderr)
 	}
 }
 

@@ -45,8 +45,9 @@ type Options struct {
 // Open opens path. What is absent is [fs.ErrNotExist]; a directory, a pipe or
 // a file without one whole block is ErrInvalid. Open for writing takes the
 // path for itself: one that another opener has, or that is mounted, is
-// ErrBusy, since two writers would destroy each other's data. The part of a
-// file behind its last whole block is left alone.
+// ErrBusy, since two writers would destroy each other's data; a block device
+// that is read-only is EROFS. The part of a file behind its last whole block is
+// left alone.
 func Open(path string, o Options) (blockdev.Device, error) {
 	if o.Root == "" {
 		return open(path, path, o)
@@ -129,8 +130,17 @@ func openFile(path string, o Options, isDisk bool) (*os.File, error) {
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("%s: mounted or claimed by another: %w", path, blockdev.ErrBusy)
 	}
-	if err != nil || isDisk { // udev takes locks on disks, for itself
-		return f, err
+	if err != nil {
+		return nil, err
+	}
+	if isDisk { // no lock: udev takes them on disks, for itself
+		if !o.ReadOnly {
+			err = writable(f)
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
 	}
 	lock := unix.LOCK_EX
 	if o.ReadOnly {
@@ -144,6 +154,19 @@ func openFile(path string, o Options, isDisk bool) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+// writable says EROFS of a disk that is read-only: Linux lets a loop device and others be
+// opened for writing all the same, and fails each write.
+func writable(f *os.File) error {
+	readOnly, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
+	if err == nil && readOnly != 0 {
+		err = unix.EROFS
+	}
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device, error) {

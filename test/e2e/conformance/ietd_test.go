@@ -81,13 +81,20 @@ func startIetd(t testing.TB) *ietd {
 	t.Helper()
 	d := &ietd{TB: t, dir: t.TempDir()}
 	for name, size := range map[string]int64{"wb.img": diskSize, "wt.img": diskSize, "blocks.img": diskSize, "small.img": smallSize, "ro.img": smallSize} {
-		d.sparse(name, size)
+		sparse(t, filepath.Join(d.dir, name), size)
 	}
 	path := filepath.Join(d.dir, "ietd.conf")
 	if err := os.WriteFile(path, fmt.Appendf(nil, conf, d.dir, writeBack, writeThrough, readOnly), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "ietd", "-f", "-c", path, "-a", "127.0.0.1", "-p", "0", "--state-dir", filepath.Join(d.dir, "state"))
+	d.addr, _ = serve(t, exec.Command(binary, "ietd", "-f", "-c", path, "-a", "127.0.0.1", "-p", "0", "--state-dir", filepath.Join(d.dir, "state")))
+	return d
+}
+
+// serve starts an ietd in the foreground and returns its address. It is ended with the
+// test, and must end well.
+func serve(t testing.TB, cmd *exec.Cmd) (address string, log *logOf) {
+	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	output, err := cmd.StderrPipe()
 	if err != nil {
@@ -96,7 +103,7 @@ func startIetd(t testing.TB) *ietd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	log := follow(output)
+	log = follow(output)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		text := log.wait()
@@ -108,21 +115,22 @@ func startIetd(t testing.TB) *ietd {
 		}
 	})
 	select {
-	case d.addr = <-log.address:
+	case address = <-log.address:
 	case <-time.After(20 * time.Second):
 		t.Fatal("ietd does not say its address")
 	}
-	return d
+	return address, log
 }
 
-func (d *ietd) sparse(name string, size int64) {
-	f, err := os.Create(filepath.Join(d.dir, name))
+func sparse(t testing.TB, path string, size int64) {
+	t.Helper()
+	f, err := os.Create(path)
 	if err != nil {
-		d.Fatal(err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	if err := f.Truncate(size); err != nil {
-		d.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
@@ -139,7 +147,7 @@ type logOf struct {
 	done    chan struct{}
 }
 
-var addressIn = regexp.MustCompile(`"?Serving ietd"?.* addresses="?([0-9.]+:[0-9]+)`)
+var addressIn = regexp.MustCompile(`"?Serving ietd"?.* addresses="?(\S+:[0-9]+)`)
 
 func follow(r io.Reader) *logOf {
 	l := &logOf{address: make(chan string, 1), done: make(chan struct{})}
@@ -158,12 +166,17 @@ func follow(r io.Reader) *logOf {
 	return l
 }
 
-// wait returns all of it when the process has closed its end.
-func (l *logOf) wait() string {
-	<-l.done
+// sofar is what was written until now.
+func (l *logOf) sofar() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// wait returns all of it when the process has closed its end.
+func (l *logOf) wait() string {
+	<-l.done
+	return l.sofar()
 }
 
 // tool runs a program, which must be there and succeed, and returns its output.

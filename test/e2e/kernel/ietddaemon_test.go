@@ -56,7 +56,7 @@ func TestIetd(t *testing.T) {
 		{"start", testDaemonStart}, {"modes", testModes}, {"blockio", testBlockIO}, {"null", testNull}, {"names", testOldNames},
 		{"access", testAccessFiles}, {"chap", testDaemonCHAP}, {"redirect", testRedirect}, {"maxsessions", testDaemonMaxSessions},
 		{"hangup", testHangup}, {"admin", testIetadm}, {"status", testStatusFiles}, {"rights", testRights}, {"isns", testISNS},
-		{"document", testDocument}, {"power", testDaemonPower},
+		{"digests", testDaemonDigests}, {"isnsaccess", testISNSAccess}, {"document", testDocument}, {"power", testDaemonPower},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, r)
@@ -201,21 +201,27 @@ func testModes(t *testing.T, r *daemonRig) {
 	shell(t, r.host.Machine, "test $(blockdev --getro "+disk+") = 1; ! dd if=/dev/zero of="+disk+" count=1 oflag=direct 2>/dev/null")
 }
 
-// testBlockIO serves a real block device past the page cache: what the host wrote is on
-// the device, and no page of it was kept.
+// testBlockIO serves real block devices past the page cache, a disk and a loop device: what
+// the host wrote is on the device, and no page of it was kept.
 func testBlockIO(t *testing.T, r *daemonRig) {
-	r.configure(t, "", "Target "+daemonDisk+"\n\tLun 0 Path=/dev/ubdb,Type=blockio\n")
+	loop := strings.TrimSpace(r.on(t, "modprobe loop; losetup --find --show /var/lib/csi-ietd/c.img"))
+	for _, device := range []string{"/dev/ubdb", loop} {
+		r.configure(t, "", "Target "+daemonDisk+"\n\tLun 0 Path="+device+",Type=blockio\n")
+		r.reload(t)
+		disk := r.login(t, daemonDisk)
+		shell(t, r.host.Machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null; dd if=/tmp/x of="+disk+" bs=1M oflag=direct 2>/dev/null")
+		sum := shell(t, r.host.Machine, "sha256sum </tmp/x")
+		if got := r.on(t, "dd if="+device+" bs=1M count=8 iflag=direct 2>/dev/null | sha256sum"); got != sum {
+			t.Errorf("on %s: %s, written: %s", device, got, sum)
+		}
+		if got := shell(t, r.host.Machine, "dd if="+disk+" bs=1M count=8 iflag=direct 2>/dev/null | sha256sum"); got != sum {
+			t.Errorf("read back from %s: %s, written: %s", device, got, sum)
+		}
+		r.logout(t, daemonDisk)
+	}
+	r.configure(t, "", daemonConf)
 	r.reload(t)
-	disk := r.login(t, daemonDisk)
-	shell(t, r.host.Machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null; dd if=/tmp/x of="+disk+" bs=1M oflag=direct 2>/dev/null")
-	sum := shell(t, r.host.Machine, "sha256sum </tmp/x")
-	if got := r.on(t, "dd if=/dev/ubdb bs=1M count=8 iflag=direct 2>/dev/null | sha256sum"); got != sum {
-		t.Errorf("on the device: %s, written: %s", got, sum)
-	}
-	if got := shell(t, r.host.Machine, "dd if="+disk+" bs=1M count=8 iflag=direct 2>/dev/null | sha256sum"); got != sum {
-		t.Errorf("read back: %s, written: %s", got, sum)
-	}
-	r.logout(t, daemonDisk)
+	r.on(t, "losetup --detach "+loop)
 }
 
 // testNull: writes vanish, and reads are zeros.
@@ -422,18 +428,7 @@ func testRights(t *testing.T, r *daemonRig) {
 
 // testISNS: initiators find the targets of the moment at a real iSNS server.
 func testISNS(t *testing.T, r *daemonRig) {
-	must(t, r.storage.WriteFile(t.Context(), "/tmp/isnsd.conf", []byte(`SourceName = iqn.2026-11.io.csi-ietd.lab:isns
-BindAddress = `+r.storage.Storage+`:3205
-PIDFile = /tmp/isnsd.pid
-ControlSocket = /tmp/isnsd.control
-LocalRegistry = /tmp/isnsd.registry
-Security = 0
-SLPRegister = 0
-DefaultDiscoveryDomain = 1
-`), 0o600))
-	r.on(t, "/usr/sbin/isnsd -4 -c /tmp/isnsd.conf")
-	t.Cleanup(func() { _, _ = r.storage.Shell(context.WithoutCancel(t.Context()), "kill $(cat /tmp/isnsd.pid)") })
-	finds := "iscsiadm -m discoverydb -t isns -p " + r.storage.Storage + ":3205 -I lab --op new >/dev/null 2>&1; iscsiadm -m discoverydb -t isns -p " + r.storage.Storage + ":3205 -I lab --discover 2>/dev/null | grep -q "
+	finds := r.startISNS(t, 1)
 	r.configure(t, "iSNSServer "+r.storage.Storage+"\n", daemonConf)
 	r.reload(t)
 	waitFor(t, r.host.Machine, lateness, "the target at the iSNS server", finds+"'"+r.storage.Storage+":3260,1 "+daemonOther+"'")
@@ -442,6 +437,29 @@ DefaultDiscoveryDomain = 1
 	r.configure(t, "", daemonConf)
 	r.reload(t)
 	waitFor(t, r.host.Machine, lateness, "all to be gone from there", "! { "+finds+daemonDisk+"; }")
+}
+
+// testDaemonDigests: CRC32C where ietd.conf lists it and the initiator prefers it.
+func testDaemonDigests(t *testing.T, r *daemonRig) {
+	r.configure(t, "", strings.Replace(daemonConf, "\tLun 0", "\tHeaderDigest CRC32C\n\tDataDigest CRC32C\n\tLun 0", 1))
+	r.reload(t)
+	waitFor(t, r.storage.Machine, lateness, "the digests", "ietadm --op show --tid=1 --sid=0 | grep -q HeaderDigest=.*CRC32C")
+	digests := func(header, data string) []setting {
+		return []setting{{"node.conn[0].iscsi.HeaderDigest", header}, {"node.conn[0].iscsi.DataDigest", data}}
+	}
+	for _, tt := range []struct{ target, header, data, want string }{
+		{daemonDisk, "CRC32C", "CRC32C", "11"}, {daemonDisk, "None", "None,CRC32C", "00"},
+	} {
+		disk := r.login(t, tt.target, digests(tt.header, tt.data)...)
+		got := negotiated(t, r.host)
+		if got := got["header_digest"] + got["data_digest"]; got != tt.want {
+			t.Errorf("%s and %s at %s: %s, want %s", tt.header, tt.data, tt.target, got, tt.want)
+		}
+		shell(t, r.host.Machine, "dd if=/dev/urandom of=/tmp/x bs=64k count=4 2>/dev/null; dd if=/tmp/x of="+disk+" bs=64k oflag=direct 2>/dev/null; dd if="+disk+" bs=64k count=4 iflag=direct 2>/dev/null | cmp - /tmp/x")
+		r.logout(t, tt.target)
+	}
+	// open-iscsi takes no Reject.
+	r.refused(t, daemonOther, digests("CRC32C", "None")...)
 }
 
 // testDocument runs what docs/ietd.md says, on a machine that has ietd installed and no

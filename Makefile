@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 FUZZTIME ?= 10s
 PREFIX ?= /usr/local
+BENCH ?=
 sbin = $(PREFIX)/sbin
 man = $(PREFIX)/share/man
 systemd = /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install image image-lock manifests demo test unit packaging conformance kernel test-full e2e e2e-upstream e2e-figures cluster-up cluster-down lint fuzz lab clean
+.PHONY: help deps build install image image-lock manifests demo test unit packaging conformance kernel test-full e2e e2e-upstream e2e-figures cluster-up cluster-down bench lint fuzz lab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +44,7 @@ demo: deps ## a volume's whole life on real kernels, step by step (root)
 test: unit packaging conformance kernel ## unit tests with the race detector, chart and images, other people's initiators, the lab (root)
 
 unit: deps
-	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/lab/... ./test/e2e/writer/...
+	go test -race ./pkg/... ./cmd/... ./test/e2e/agent/... ./test/e2e/lab/... ./test/e2e/writer/... ./test/bench/...
 
 # The chart against four releases of Kubernetes, the manifests in step with it,
 # and the images' archives.
@@ -79,6 +80,12 @@ cluster-up: deps ## a Kubernetes cluster in the lab, with a shell to use it (roo
 
 cluster-down: ## end that cluster
 	@bin/cluster/cluster down
+
+# Built and then run, since go run would leave the targets behind when it is killed.
+bench: build ## ietd beside a null target and tgt, case by case; docs/performance.md (BENCH='-secs 1', root)
+	@hack/install-deps bench
+	go build -o bin/bench ./test/bench
+	bin/bench $(BENCH)
 
 lint: deps ## formatting, static checks, import rules, shell scripts
 	hack/golangci-lint run

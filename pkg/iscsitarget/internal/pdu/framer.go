@@ -15,6 +15,9 @@ var ErrTooLong = errors.New("PDU is too long")
 // need more.
 const initialBuffer = 4 << 10
 
+// readAhead is how many bytes are read at once, where as many come and no PDU needs more.
+const readAhead = 128 << 10
+
 // PDU is one received PDU. AHS and Data lie in the Reader's buffer: they are
 // valid until its next call.
 type PDU struct {
@@ -35,6 +38,7 @@ type Reader struct {
 	maxAHS  int
 	digests Digests
 	checked bool // the digest of the header at the buffer's start is right
+	filled  bool // the last read took all that there was room for
 }
 
 // NewReader reads PDUs with data segments of up to maxData bytes and
@@ -73,6 +77,31 @@ func (r *Reader) Next() (PDU, error) {
 			return PDU{}, err
 		}
 	}
+}
+
+// Fill reads once, and returns errors as Next does. It is called where nothing is
+// Buffered.
+func (r *Reader) Fill() error {
+	n, _, err := r.need()
+	if err != nil {
+		return err
+	}
+	return r.fill(n)
+}
+
+// Shrink gives back what a busy stream has made of the buffer, where nothing is in it.
+func (r *Reader) Shrink() {
+	if r.at == r.end && len(r.buf) > initialBuffer {
+		r.buf, r.at, r.end = make([]byte, initialBuffer), 0, 0
+	}
+}
+
+// Detach leaves the memory that PDUs lie in to who has them, for good, and goes on with
+// another.
+func (r *Reader) Detach() {
+	b := make([]byte, len(r.buf))
+	r.end = copy(b, r.buf[r.at:r.end])
+	r.at, r.buf = 0, b
 }
 
 // need is how many bytes must be buffered to go on. They are the whole PDU at
@@ -138,11 +167,12 @@ func (r *Reader) fill(want int) error {
 		r.end = copy(r.buf, r.buf[r.at:r.end])
 		r.at = 0
 	}
-	if r.end == len(r.buf) {
+	if r.end == len(r.buf) || r.filled && len(r.buf) < readAhead {
 		r.grow()
 	}
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
+	r.filled = r.end == len(r.buf)
 	if n > 0 {
 		return nil
 	}

@@ -231,3 +231,62 @@ func cutAll(r *Reader) string {
 		fmt.Fprintf(&out, "%x %x %x|", p.BHS[:], p.AHS, p.Data)
 	}
 }
+
+// A stream of short PDUs is read many at a time, as far as that is worth it; a silent
+// one's memory can be had back.
+func TestReaderReadsAhead(t *testing.T) {
+	stream := bytes.Repeat(wire(0, 4096), 200)
+	src := &counted{src: bytes.NewReader(stream)}
+	r := NewReader(src, 256<<10, 1020)
+	for range 200 {
+		p, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole(t, p, 0, 4096)
+	}
+	if src.reads > 20 || len(r.buf) != readAhead {
+		t.Errorf("%d reads, into %d bytes", src.reads, len(r.buf))
+	}
+	if r.Shrink(); len(r.buf) != initialBuffer {
+		t.Errorf("%d bytes left of it", len(r.buf))
+	}
+	src.src = bytes.NewReader(append(wire(0, 100), wire(0, 50)...))
+	if p, err := r.Next(); err != nil {
+		t.Error(err)
+	} else {
+		whole(t, p, 0, 100)
+	}
+	if r.Shrink(); !r.Buffered() {
+		t.Error("what was in it is gone")
+	}
+}
+
+type counted struct {
+	src   io.Reader
+	reads int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	c.reads++
+	return c.src.Read(p)
+}
+
+// What has a PDU's memory keeps it when the reader goes on.
+func TestReaderDetach(t *testing.T) {
+	r := NewReader(bytes.NewReader(append(wire(0, 100), wire(8, 50)...)), 8192, 1020)
+	first, err := r.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Detach()
+	second, err := r.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(second.Data)
+	whole(t, first, 0, 100)
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}

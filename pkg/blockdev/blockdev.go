@@ -3,7 +3,7 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [SyncWriter], [AtomicWriter], [Recoverer], [RangeCopier],
+// [NowaitReader], [CachedWriter], [SyncWriter], [AtomicWriter], [Recoverer], [RangeCopier],
 // [Mapper], [Spacer], [Prefetcher], [VolatileMarker], [StateKeeper]) that a caller
 // finds by type assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
@@ -70,6 +70,12 @@ type NowaitReader interface {
 	// returns ErrWouldBlock, having read n < len(p) bytes, where the rest
 	// is not in memory.
 	ReadAtNowait(p []byte, off int64) (n int, err error)
+}
+
+// CachedWriter is a Device that can say whether its writes wait for the medium.
+type CachedWriter interface {
+	// WritesToCache says that WriteAt copies to memory, and rarely waits.
+	WritesToCache() bool
 }
 
 // SyncWriter is a Device with a write that is stable when it returns.

@@ -12,6 +12,7 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,6 @@ func (s *Server) serve(c net.Conn) {
 	log := s.log.With("remote", c.RemoteAddr().String())
 	s.trace(ConnectionRequested{c.RemoteAddr()})
 	defer s.trace(ConnectionClosed{c.RemoteAddr()})
-	tune(c)
 	_ = c.SetDeadline(time.Now().Add(s.opts.LoginTimeout))
 	d := &door{server: s, visitor: Visitor{Remote: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr())}, local: c.LocalAddr()}
 	conn, err := s.login(c, d)
@@ -55,14 +55,25 @@ func (s *Server) serve(c net.Conn) {
 	log.Warn("connection ended", "error", err)
 }
 
+// prepare takes a connection over that was accepted; one that is no TCP connection stays
+// as it is.
+func prepare(c net.Conn) net.Conn {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return c
+	}
+	tune(tcp)
+	w, err := wire.New(tcp)
+	if err != nil { // there was no descriptor for it: it works as it is
+		return c
+	}
+	return w
+}
+
 // tune sets what lets a dead peer be noticed. TCP_USER_TIMEOUT covers data that
 // is never acknowledged, keepalive a silent peer; the session's NOP-In covers
 // the rest.
-func tune(c net.Conn) {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
+func tune(tcp *net.TCPConn) {
 	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4})
 	raw, err := tcp.SyscallConn()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/login"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/wire"
 )
 
 // Options are a server's settings; the zero value is usable.
@@ -155,6 +156,10 @@ func NewServer(opts Options) *Server {
 	return s
 }
 
+// WaitingThreads is how many threads of the process may wait for initiators, each with
+// one of Go's processors: a program that serves sets GOMAXPROCS so much higher.
+var WaitingThreads = wire.Seats
+
 // Serve accepts connections until ctx ends or the listener fails, and closes
 // the listener. Connections outlive it: Shutdown ends them. It may be called
 // for several listeners.
@@ -184,6 +189,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
+		c = prepare(c)
 		switch {
 		case !s.allowed(c.RemoteAddr()):
 			s.denied(c, s.log)

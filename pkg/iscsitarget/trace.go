@@ -2,11 +2,11 @@ package iscsitarget
 
 import (
 	"net"
-	"syscall"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/session"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/wire"
 )
 
 // Event is a step of a connection's or session's life, one of the structs below. What
@@ -110,11 +110,8 @@ func (s *Server) traceText() func(session.Traced) {
 
 // descriptor is a connection's file descriptor, -1 where there is none.
 func descriptor(c net.Conn) int {
-	fd := -1
-	if sc, ok := c.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			_ = raw.Control(func(n uintptr) { fd = int(n) })
-		}
+	if w, ok := c.(*wire.Conn); ok {
+		return w.Descriptor()
 	}
-	return fd
+	return -1
 }

@@ -51,6 +51,7 @@ func newControllerCommand() *cobra.Command {
 // its target does not exist gives its session up; and CSI is served last.
 func runController(ctx context.Context, o driver.ControllerOptions) error {
 	log := klog.FromContext(ctx)
+	addProcessors()
 	guardWriteback(log)
 	portal, err := new(net.ListenConfig).Listen(ctx, "tcp", o.ListenAddress)
 	if err != nil {

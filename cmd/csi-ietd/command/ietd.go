@@ -212,6 +212,7 @@ func (p *ietdProcess) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	addProcessors()
 	guardWriteback(logr.FromSlogHandler(p.log.Handler()))
 	if p.listeners, err = p.o.listen(ctx); err != nil {
 		return err

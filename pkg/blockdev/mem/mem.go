@@ -39,6 +39,7 @@ var (
 	_ blockdev.Unmapper       = (*Device)(nil)
 	_ blockdev.Zeroer         = (*Device)(nil)
 	_ blockdev.NowaitReader   = (*Device)(nil)
+	_ blockdev.CachedWriter   = (*Device)(nil)
 	_ blockdev.SyncWriter     = (*Device)(nil)
 	_ blockdev.AtomicWriter   = (*Device)(nil)
 	_ blockdev.VolatileMarker = (*Device)(nil)
@@ -81,6 +82,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	})
 	return len(p), nil
 }
+
+// WritesToCache says so: memory is all there is.
+func (d *Device) WritesToCache() bool { return true }
 
 // ReadAtNowait is ReadAt: memory never makes a reader wait.
 func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) { return d.ReadAt(p, off) }

@@ -20,6 +20,7 @@ type Device struct {
 var (
 	_ blockdev.Device       = (*Device)(nil)
 	_ blockdev.NowaitReader = (*Device)(nil)
+	_ blockdev.CachedWriter = (*Device)(nil)
 	_ blockdev.SyncWriter   = (*Device)(nil)
 	_ blockdev.Zeroer       = (*Device)(nil)
 )
@@ -58,6 +59,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 
 // ReadAtNowait is ReadAt: there is nothing to wait for.
 func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) { return d.ReadAt(p, off) }
+
+// WritesToCache says so: there is nothing to wait for.
+func (d *Device) WritesToCache() bool { return true }
 
 // WriteAt forgets p.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {

@@ -82,6 +82,22 @@ func (g *Gate) pass(c Call) {
 	<-h.open
 }
 
+// Holds says whether the gate is closed for a call.
+func (g *Gate) Holds(c Call) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h := g.holds[c]
+	if h == nil {
+		return false
+	}
+	select {
+	case <-h.open:
+		return false
+	default:
+		return true
+	}
+}
+
 // ReadAt waits at the gate.
 func (g *Gate) ReadAt(p []byte, off int64) (int, error) {
 	g.pass(ReadAt)

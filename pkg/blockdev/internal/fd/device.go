@@ -65,6 +65,7 @@ var (
 	_ blockdev.Zeroer       = (*Device)(nil)
 	_ blockdev.NowaitReader = (*Device)(nil)
 	_ blockdev.SyncWriter   = (*Device)(nil)
+	_ blockdev.CachedWriter = (*Device)(nil)
 	_ blockdev.Recoverer    = (*Device)(nil)
 	_ blockdev.Prefetcher   = (*Device)(nil)
 	_ blockdev.RangeCopier  = (*Device)(nil)

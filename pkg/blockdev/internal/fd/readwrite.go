@@ -69,6 +69,9 @@ func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// WritesToCache says that the page cache takes what is written.
+func (d *Device) WritesToCache() bool { return d.o.Direct == 0 }
+
 // WriteAt writes all of p or fails.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.enter(off, int64(len(p))); err != nil {

@@ -111,6 +111,16 @@ func (c *Command) ReadAtNowait(p []byte, off int64) (Status, bool) {
 	return c.inFormat(st), done
 }
 
+// ToCache says that WriteAt and Finish rarely wait: what they are given goes to memory,
+// and need not be stable.
+func (c *Command) ToCache() bool {
+	return c.Kind == Write && c.store && !c.fua && !c.verify && !c.or && c.itl.unit.cachesWrites
+}
+
+// WholeBlocks says whether a part of what the command transfers is made of whole logical
+// blocks: one that is not may be written only with what else belongs to them.
+func (c *Command) WholeBlocks(off, n int64) bool { return (off|n)&(c.itl.unit.blockSize-1) == 0 }
+
 // WriteAt takes p as the bytes from off on of what a command of kind Write
 // transfers. It may block.
 func (c *Command) WriteAt(p []byte, off int64) Status {

@@ -47,16 +47,17 @@ type UnitConfig struct {
 // Unit is a logical unit over a [blockdev.Device]. All methods may be called
 // concurrently.
 type Unit struct {
-	config     UnitConfig
-	device     blockdev.Device
-	unmapper   blockdev.Unmapper     // nil: not thin
-	zeroer     blockdev.Zeroer       // nil: zeros are written
-	nowait     blockdev.NowaitReader // nil: cannot tell
-	syncWriter blockdev.SyncWriter   // nil: write, then Sync
-	mapper     blockdev.Mapper       // nil: cannot tell
-	prefetcher blockdev.Prefetcher   // nil: cannot
-	spacer     blockdev.Spacer       // nil: cannot tell
-	copier     blockdev.RangeCopier  // nil: copies are read and written
+	config       UnitConfig
+	device       blockdev.Device
+	unmapper     blockdev.Unmapper     // nil: not thin
+	zeroer       blockdev.Zeroer       // nil: zeros are written
+	nowait       blockdev.NowaitReader // nil: cannot tell
+	cachesWrites bool                  // writes rarely wait for the medium
+	syncWriter   blockdev.SyncWriter   // nil: write, then Sync
+	mapper       blockdev.Mapper       // nil: cannot tell
+	prefetcher   blockdev.Prefetcher   // nil: cannot
+	spacer       blockdev.Spacer       // nil: cannot tell
+	copier       blockdev.RangeCopier  // nil: copies are read and written
 	// atomicWriter: nil for a unit without atomic writes.
 	atomicWriter blockdev.AtomicWriter
 	atomics      atomics
@@ -120,6 +121,9 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	u.unmapper, _ = c.Device.(blockdev.Unmapper)
 	u.zeroer, _ = c.Device.(blockdev.Zeroer)
 	u.nowait, _ = c.Device.(blockdev.NowaitReader)
+	if cached, ok := c.Device.(blockdev.CachedWriter); ok {
+		u.cachesWrites = cached.WritesToCache()
+	}
 	u.syncWriter, _ = c.Device.(blockdev.SyncWriter)
 	u.mapper, _ = c.Device.(blockdev.Mapper)
 	u.prefetcher, _ = c.Device.(blockdev.Prefetcher)

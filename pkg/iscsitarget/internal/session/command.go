@@ -15,7 +15,8 @@ func (c *Connection) scsiCommand(p *pdu.PDU) { c.command(p, nil) }
 func (c *Connection) command(p *pdu.PDU, early *held) {
 	s := c.s
 	req := pdu.ParseSCSICommand(&p.BHS)
-	t := &task{s: s, itt: req.ITT, lun: req.LUN, immediate: req.Immediate, ctx: context.Background()}
+	t := newTask()
+	t.s, t.itt, t.lun, t.immediate = s, req.ITT, req.LUN, req.Immediate
 	t.conn.Store(c)
 	switch {
 	case req.Read && req.Write:
@@ -36,9 +37,10 @@ func (c *Connection) command(p *pdu.PDU, early *held) {
 	t.decode(req, p)
 	s.stats.count(t.cmd.Kind)
 	waits := t.join(scsi.Attribute(req.Attr))
-	starved := early != nil && early.starved
-	req.Final = req.Final || starved && early.final
-	t.expectData(req, p.Data, waits, starved)
+	if early != nil && early.starved {
+		req.Final = req.Final || early.final
+	}
+	t.expectData(req, p.Data, waits, early)
 	s.begun = append(s.begun, begun{t, waits})
 }
 
@@ -63,7 +65,7 @@ func (c *Connection) unfit(req pdu.SCSICommand) (reason byte) {
 // which c is, or on a worker.
 func (b begun) goOn(c *Connection) {
 	if b.t.conn.Load() == c {
-		b.t.step(b.t.finish(scsi.StatusGood))
+		b.t.goOn(c, b.t.piece)
 	} else {
 		b.t.s.workers.submit(op{t: b.t, call: goOnOp})
 	}
@@ -140,6 +142,10 @@ func (t *task) proceed(onReader bool) {
 	case t.cmd.Kind == scsi.Read && t.toSend() == 0:
 		t.conclude(scsi.StatusGood)
 	case t.cmd.Kind == scsi.Read && onReader && !t.recoverable() && t.readInPlace():
+		t.recycle()
+	case t.cmd.ToCache():
+		t.conclude(t.cmd.Finish())
+		t.recycle()
 	case onReader:
 		t.s.workers.submit(op{t: t, call: proceedOp})
 	case t.cmd.Kind == scsi.Read && t.recoverable():

@@ -34,13 +34,17 @@ type Connection struct {
 	conn   net.Conn
 	reader *pdu.Reader
 	outbox *outbox
+	watch  watch
+	quit   chan error    // the reader says why it ends
 	gone   chan struct{} // closed when the session has no more to do with it, but what it keeps
 	ended  chan struct{} // closed when nothing of it is left
 
-	swept  time.Time // reader: when sweep looked last
-	pinged bool      // reader: a NOP-In of ours is unanswered
-	asked  time.Time // reader: since when
-	begun  []begun   // reader: commands taken in and not gone on with
+	reading  *reading  // the reader's
+	swept    time.Time // reader: when sweep looked last
+	deadline time.Time // reader: when reading times out; zero for never
+	pinged   bool      // reader: a NOP-In of ours is unanswered
+	asked    time.Time // reader: since when
+	begun    []begun   // reader: commands taken in and not gone on with
 
 	departing bool // Session.mu
 	retained  retained
@@ -62,7 +66,7 @@ type Connection struct {
 // statSN is the next one. A connection with the same CID is reinstated (RFC 7143
 // section 6.3.4): the old one must go, for which there is patience.
 func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params text.Params, statSN uint32, patience time.Duration) (*Connection, error) {
-	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), ended: make(chan struct{}), retained: retained{abandoned: make(chan struct{})}}
+	c := &Connection{CID: cid, Params: params, s: s, conn: conn, reader: reader, gone: make(chan struct{}), ended: make(chan struct{}), quit: make(chan error, 1), retained: retained{abandoned: make(chan struct{})}}
 	c.maxSend.Store(s.cfg.mostSent(params.MaxSendDataSegmentLength))
 	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
 	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
@@ -168,22 +172,16 @@ func (c *Connection) Send(h pdu.BHS, data []byte) { c.outbox.send(h, data, nil, 
 // that the connection started; with the last one of a session that is all that the
 // session started, and Done is closed.
 func (c *Connection) Serve() error {
-	sent := make(chan error, 1)
-	go func() {
-		err := c.outbox.run()
-		_ = c.conn.Close() // the reader must notice
-		sent <- err
-	}()
-	err := c.read()
-	if errors.Is(err, ErrProtocol) {
-		c.outbox.finish() // let the Reject out that says what was wrong
-		sent <- <-sent
-	}
-	_ = c.conn.Close()
+	c.watch.timer = time.AfterFunc(time.Hour, func() { c.watch.look(c.takeOver) })
+	c.watch.timer.Stop()
+	c.s.readers.Go(func() { c.read(&reading{}) })
+	sendErr := c.outbox.run()
+	_ = c.conn.Close() // the reader must notice
+	err := <-c.quit
 	c.outbox.close()
-	sendErr := <-sent
 	c.s.acknowledged() // nobody waits for it any more
 	c.depart()
+	c.watch.timer.Stop()
 	switch {
 	case c.loggedOut.Load():
 		return ErrLogout

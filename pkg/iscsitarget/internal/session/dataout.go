@@ -9,11 +9,11 @@ import (
 
 // expectData prepares for the Data-Out of a command that was just decoded, and
 // takes in what came with it. The caller holds the task's call; the task may have
-// to wait for its turn, and may be starved.
-func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits, starved bool) {
+// to wait for its turn, and early is what it was while it waited for others to come.
+func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits bool, early *held) {
 	s := t.s
 	st := s.checkUnsolicited(req, len(immediate))
-	if !bad(st) && starved {
+	if !bad(st) && early != nil && early.starved {
 		st = scsi.StatusTaskSetFull
 	}
 	if !bad(st) {
@@ -28,6 +28,9 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits, starved 
 		if req.Final {
 			unasked = min(unasked, int64(len(immediate)))
 		}
+	}
+	if !bad(st) && !waits && early == nil && t.direct(req, immediate) {
+		return
 	}
 	if !bad(st) {
 		st = t.prepare(unasked, waits)
@@ -45,6 +48,61 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits, starved 
 	if b != nil {
 		t.take(b, immediate, req.Final)
 	}
+}
+
+// direct leaves immediate data where it is, for the reader to write it from there; false
+// means that it cannot. Nothing else was taken in with the command, which is in its turn.
+func (t *task) direct(req pdu.SCSICommand, immediate []byte) bool {
+	n := min(int64(len(immediate)), t.out.want)
+	if n == 0 || !req.Final || t.recoverable() || len(t.s.early) > 0 || !t.cmd.ToCache() || !t.cmd.WholeBlocks(0, n) || !t.conn.Load().watch.inPlace() {
+		return false
+	}
+	t.s.mu.Lock()
+	t.out.asked = n
+	t.s.mu.Unlock()
+	t.piece = piece{immediate[:n], 0}
+	t.s.stats.BytesWritten.Add(uint64(len(immediate)))
+	return true
+}
+
+// piece is data of a write that the reader has, until it reads on, and is to write from
+// there: off is where in the task's data it lies.
+type piece struct {
+	data []byte
+	off  int64
+}
+
+// goOn is what the reader does when it has taken something in for a task: it writes the
+// piece, if there is one, and counts its call out. If the write took too long another
+// goroutine reads by now, and this one is a worker.
+func (t *task) goOn(c *Connection, p piece) {
+	st := scsi.StatusGood
+	if len(p.data) == 0 {
+		t.step(t.finish(st))
+		return
+	}
+	r := c.reading
+	call := c.watch.begin()
+	if !t.stopped() {
+		st = t.cmd.WriteAt(p.data, p.off)
+	}
+	r.over = !c.watch.end(call)
+	complete := t.finish(st)
+	switch {
+	case !r.over:
+		t.step(complete)
+	case complete:
+		t.proceed(false)
+	default:
+		t.solicitNext()
+	}
+}
+
+// stopped: the task has failed, or is aborted, and its data is of no use.
+func (t *task) stopped() bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.aborted.Load() || t.out.stopped
 }
 
 // checkUnsolicited holds a command to what was negotiated about unsolicited
@@ -106,12 +164,12 @@ func (t *task) prepare(unasked int64, waits bool) scsi.Status {
 // dataOut takes a SCSI Data-Out (RFC 7143 section 11.7). One that belongs to no
 // task is ignored: its task was aborted.
 func (c *Connection) dataOut(p *pdu.PDU) {
-	t := c.absorb(p)
+	t, direct := c.absorb(p)
 	if t == nil && pdu.ParseDataOut(&p.BHS).TTT == pdu.NoTag {
 		t = c.absorbEarly(p)
 	}
 	if t != nil {
-		t.step(t.finish(scsi.StatusGood))
+		t.goOn(c, direct)
 	}
 }
 
@@ -123,24 +181,26 @@ func (c *Connection) absorbEarly(p *pdu.PDU) *task {
 	if c.s.earlyDataOut(c, p) {
 		return nil
 	}
-	return c.absorb(p)
+	t, _ := c.absorb(p)
+	return t
 }
 
 // dataOutInTurn takes a Data-Out that was kept behind its command, which has had its
 // turn, and was not gone on with.
 func (c *Connection) dataOutInTurn(p *pdu.PDU) {
-	if t := c.absorb(p); t != nil {
+	if t, _ := c.absorb(p); t != nil {
 		t.finish(scsi.StatusGood) // not the last call
 	}
 }
 
 // absorb adds a Data-Out to the burst that it belongs to, and returns the burst's
-// task with a call counted in; nil where there is none.
-func (c *Connection) absorb(p *pdu.PDU) *task {
+// task with a call counted in; nil where there is none. Of what was asked for the reader
+// may be to write a piece itself.
+func (c *Connection) absorb(p *pdu.PDU) (*task, piece) {
 	req := pdu.ParseDataOut(&p.BHS)
 	t, b := c.findBurst(req)
 	if t == nil {
-		return nil
+		return nil, piece{}
 	}
 	data := p.Data
 	if st := b.check(req, p); bad(st) {
@@ -154,8 +214,24 @@ func (c *Connection) absorb(p *pdu.PDU) *task {
 	}
 	b.dataSN++
 	b.moved = time.Now()
+	var direct piece
+	if b.ttt != pdu.NoTag {
+		direct = c.directPart(b, data)
+	}
 	t.take(b, data, req.Final)
-	return t
+	return t, direct
+}
+
+// directPart is what the reader is to write itself of a burst that it did write so far.
+func (c *Connection) directPart(b *burst, data []byte) piece {
+	t := b.t
+	off := b.start + b.got
+	n := min(int64(len(data)), b.length-b.got, t.out.want-off)
+	if n <= 0 || b.buf == nil || b.written != b.got || t.recoverable() || !t.cmd.ToCache() || !t.cmd.WholeBlocks(off, n) || !c.watch.inPlace() {
+		return piece{}
+	}
+	b.written += n
+	return piece{data[:n], off}
 }
 
 // check says what is wrong with a Data-Out of the burst. What else comes of the
@@ -209,7 +285,7 @@ func (t *task) keep(b *burst, data []byte) {
 	if t.out.collect != nil {
 		at, into = b.start+b.got, t.out.collect
 	}
-	if into != nil && at < int64(len(into.b)) {
+	if into != nil && at < int64(len(into.b)) && b.written <= b.got {
 		copy(into.b[at:], data)
 	}
 }
@@ -257,7 +333,7 @@ func (t *task) closeBurst(b *burst) {
 // worthWriting: a burst that is complete has something for the device. Session.mu
 // is held.
 func (t *task) worthWriting(b *burst) bool {
-	return b != nil && b.buf != nil && b.useful() > 0 && !t.out.stopped && !t.aborted.Load()
+	return b != nil && b.buf != nil && b.useful() > b.written && !t.out.stopped && !t.aborted.Load()
 }
 
 // useful is how many of the burst's bytes the command has a use for.
@@ -265,13 +341,13 @@ func (b *burst) useful() int64 { return min(b.got, max(0, b.t.out.want-b.start))
 
 // op writes the burst.
 func (b *burst) op() op {
-	return op{t: b.t, call: writeOp, buf: b.buf, n: int(b.useful()), off: b.start}
+	return op{t: b.t, call: writeOp, buf: b.buf, from: int(b.written), n: int(b.useful()), off: b.start}
 }
 
 func writeOp(o op) {
 	st := scsi.StatusGood
 	if !o.t.aborted.Load() {
-		st = o.t.cmd.WriteAt(o.buf.b[:o.n], o.off)
+		st = o.t.cmd.WriteAt(o.buf.b[o.from:o.n], o.off+int64(o.from))
 	}
 	o.buf.free()
 	if o.t.finish(st) {

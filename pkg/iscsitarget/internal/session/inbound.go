@@ -33,9 +33,11 @@ type burst struct {
 	start  int64 // offset of its first byte in the task's data
 	length int64 // bytes that may come
 	got    int64
-	dataSN uint32
-	broken bool    // data is missing: what comes behind it is dropped
-	buf    *buffer // nil where the data is collected, or of no use
+	// written is how many bytes from the first on the reader writes itself.
+	written int64
+	dataSN  uint32
+	broken  bool    // data is missing: what comes behind it is dropped
+	buf     *buffer // nil where the data is collected, or of no use
 	// moved is when the initiator was asked, or sent something, last: zero
 	// until it is asked.
 	moved time.Time

@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -12,8 +13,8 @@ import (
 const (
 	// outboxLimit is how many bytes wait for the socket before senders do.
 	outboxLimit = 1 << 20
-	// writeBatch bounds the PDUs of one vectored write.
-	writeBatch = 256
+	// corkLimit is how many bytes the reader gathers before they are written.
+	corkLimit = 256 << 10
 )
 
 // outgoing is a PDU on its way: buf, which data lies in, is freed once it is
@@ -64,13 +65,14 @@ const (
 	takesStatSN
 )
 
-// outbox is a connection's send queue: any goroutine puts PDUs in, run alone
-// writes them, as many in one vectored write as are there.
+// outbox is a connection's send queue: any goroutine puts PDUs in. Whoever does so
+// writes them, and with them what others put in meanwhile, as many with one system call
+// as are there; what the connection does not take at once is left to run. While the
+// connection's reader is at work the outbox is corked: what is put in waits until the
+// reader has done all that it has in hand, and leaves together.
 type outbox struct {
-	conn    net.Conn
-	window  *window
-	timeout time.Duration
-	digests pdu.Digests // of every PDU in full-feature phase
+	socket *socket
+	corked atomic.Bool
 	// keeps: PDUs with status are kept until they are acknowledged, for error
 	// recovery above level 0.
 	keeps bool
@@ -79,7 +81,10 @@ type outbox struct {
 	change *sync.Cond
 	queue  []outgoing
 	spare  []outgoing
-	bytes  int
+	bytes  int   // in queue and behind
+	busy   bool  // somebody has the socket
+	stuck  bool  // run is to have it: there is more than the connection took
+	failed error // of writing
 	statSN uint32
 	acked  uint32 // below it the initiator has everything
 	held   bool   // what is added waits in behind, for a Response Fence
@@ -96,17 +101,19 @@ type outbox struct {
 }
 
 func newOutbox(conn net.Conn, w *window, statSN uint32, timeout time.Duration, d pdu.Digests) *outbox {
-	o := &outbox{conn: conn, window: w, statSN: statSN, acked: statSN, timeout: timeout, digests: d}
+	o := &outbox{socket: newSocket(conn, w, timeout, d), statSN: statSN, acked: statSN}
 	o.change = sync.NewCond(&o.mu)
 	return o
 }
 
-// send queues a PDU and waits while too much is queued already. It takes over
-// buf. After the connection has failed it drops the PDU.
+// send queues a PDU, and waits before that while too much is queued already. It takes
+// over buf. After the connection has failed it drops the PDU.
 func (o *outbox) send(h pdu.BHS, data []byte, buf *buffer, seq sequence) {
 	o.mu.Lock()
 	o.await()
-	o.add(h, data, buf, nil, seq)
+	if o.add(h, data, buf, nil, seq) {
+		o.flush()
+	}
 }
 
 // room waits until there is room for more, as send does.
@@ -119,18 +126,45 @@ func (o *outbox) room() {
 // await is room where o.mu is held.
 func (o *outbox) await() {
 	for !o.closed && o.bytes >= outboxLimit {
+		o.corked.Store(false) // the reader may be who waits
+		o.change.Broadcast()
 		o.change.Wait()
 	}
 }
 
-// post queues a PDU without waiting: for answers whose number is bounded
-// otherwise, and which another session's goroutine may have to send.
+// full: send would wait.
+func (o *outbox) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes >= outboxLimit
+}
+
+// post queues a PDU and waits for nothing, not even for the system call: for answers
+// whose number is bounded otherwise, and for those who hold a lock.
 func (o *outbox) post(h pdu.BHS, seq sequence) { o.postData(h, nil, seq) }
 
 // postData is post with a data segment.
-func (o *outbox) postData(h pdu.BHS, data []byte, seq sequence) {
+func (o *outbox) postData(h pdu.BHS, data []byte, seq sequence) { o.leave(h, data, nil, nil, seq) }
+
+// postPart is post for a Data-In that is held in buf, too.
+func (o *outbox) postPart(h pdu.BHS, data []byte, buf *buffer) {
+	o.leave(h, data, buf, nil, noStatSN)
+}
+
+// postStatus is postData for the status of a task; it says whether the status is
+// kept.
+func (o *outbox) postStatus(h pdu.BHS, data []byte, t *task) (kept bool) {
+	return o.leave(h, data, nil, t, takesStatSN)
+}
+
+// leave queues a PDU for run to write.
+func (o *outbox) leave(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence) (kept bool) {
 	o.mu.Lock()
-	o.add(h, data, nil, nil, seq)
+	kept = o.keeps && (!o.closed || o.retains)
+	if o.add(h, data, buf, t, seq) {
+		o.change.Broadcast()
+	}
+	return kept
 }
 
 // retract takes the R2T with that Target Transfer Tag back, if it has not gone yet.
@@ -146,23 +180,9 @@ func (o *outbox) retract(ttt uint32) {
 	o.change.Broadcast()
 }
 
-// postPart is post for a Data-In that is held in buf, too.
-func (o *outbox) postPart(h pdu.BHS, data []byte, buf *buffer) {
-	o.mu.Lock()
-	o.add(h, data, buf, nil, noStatSN)
-}
-
-// postStatus is postData for the status of a task; it says whether the status is
-// kept.
-func (o *outbox) postStatus(h pdu.BHS, data []byte, t *task) (kept bool) {
-	o.mu.Lock()
-	kept = o.keeps && (!o.closed || o.retains)
-	o.add(h, data, nil, t, takesStatSN)
-	return kept
-}
-
-// add queues a PDU and releases o.mu, which is held.
-func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence) {
+// add queues a PDU and releases o.mu, which is held. due says that somebody is to write
+// it, since nobody who is at work will.
+func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence) (due bool) {
 	h.SetDataLen(len(data))
 	if seq != noStatSN {
 		h.SetStatSN(o.statSN)
@@ -179,7 +199,7 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 	if o.closed {
 		o.mu.Unlock()
 		buf.free()
-		return
+		return false
 	}
 	if o.held {
 		o.behind = append(o.behind, outgoing{header: h, data: data, buf: buf})
@@ -187,81 +207,102 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 		o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
 	}
 	o.bytes += pdu.BHSLen + len(data)
+	due = !o.busy && (!o.corked.Load() || o.bytes >= corkLimit)
 	o.mu.Unlock()
-	o.change.Broadcast()
+	return due
 }
 
-// run writes what is queued until the outbox is closed, or drained and empty.
-// It returns the error that ended it.
-func (o *outbox) run() error {
-	var vec net.Buffers
-	for {
-		batch := o.take()
-		if batch == nil {
-			return nil
-		}
-		err := o.write(batch, &vec)
-		for i := range batch {
-			batch[i].buf.free()
-			batch[i] = outgoing{}
-		}
-		if err != nil {
-			o.close()
-			return err
-		}
-		o.giveBack(batch)
+// cork has what is sent from now on wait for uncork.
+func (o *outbox) cork() { o.corked.Store(true) }
+
+// uncork writes what has waited.
+func (o *outbox) uncork() {
+	if o.corked.Load() {
+		o.corked.Store(false)
+		o.flush()
 	}
 }
 
-// take waits for PDUs and takes all of them; nil means the end.
-func (o *outbox) take() []outgoing {
+// flush writes what is queued, as far as the connection takes it at once.
+func (o *outbox) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.queue) == 0 && !o.closed && !o.drain {
-		o.change.Wait()
+	if o.socket.nowait == nil {
+		o.change.Broadcast()
+		return
 	}
-	if o.closed || len(o.queue) == 0 {
-		return nil
+	for !o.busy && !o.closed && len(o.queue) > 0 {
+		o.begin()
+		o.mu.Unlock()
+		all, err := o.socket.writeNow()
+		o.mu.Lock()
+		if err == nil && !all && !o.closed {
+			o.stuck = true
+			o.change.Broadcast()
+			return
+		}
+		o.end(err)
 	}
-	batch := o.queue
+}
+
+// begin takes the socket, and all that is queued. o.mu is held.
+func (o *outbox) begin() {
+	o.busy = true
+	o.socket.begin(o.queue)
 	o.queue, o.spare = o.spare[:0], nil
-	o.bytes = 0
-	o.change.Broadcast()
-	return batch
-}
-
-func (o *outbox) giveBack(batch []outgoing) {
-	o.mu.Lock()
-	o.spare = batch[:0]
-	o.mu.Unlock()
-}
-
-func (o *outbox) write(batch []outgoing, vec *net.Buffers) error {
-	for len(batch) > 0 {
-		n := min(len(batch), writeBatch)
-		*vec = (*vec)[:0]
-		for i := range batch[:n] {
-			p := &batch[i]
-			// The window is read as late as can be: it only ever opens.
-			p.header.SetWindow(o.window.advertised())
-			*vec = p.appendTo(*vec, o.digests)
-		}
-		if err := o.conn.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
-			return err
-		}
-		v := *vec // WriteTo consumes its receiver
-		if _, err := v.WriteTo(o.conn); err != nil {
-			return err
-		}
-		batch = batch[n:]
+	if o.bytes >= outboxLimit {
+		o.change.Broadcast()
 	}
-	return nil
+	o.bytes = 0
+}
+
+// end gives the socket back. o.mu is held.
+func (o *outbox) end(err error) {
+	o.spare = o.socket.end()
+	o.busy, o.stuck = false, false
+	if err != nil && o.failed == nil {
+		o.failed = err
+		o.shut()
+	}
+	if o.drain {
+		o.change.Broadcast() // run waits for this
+	}
+}
+
+// run writes what others leave to it, until the outbox is closed, or finished and empty.
+// It returns the error that ended it.
+func (o *outbox) run() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		due := len(o.queue) > 0 && !o.busy && !o.corked.Load()
+		switch {
+		case o.closed && o.stuck:
+			o.end(nil)
+		case o.closed:
+			return o.failed
+		case o.drain && len(o.queue) == 0 && !o.busy:
+			return nil
+		case due:
+			o.begin()
+			fallthrough
+		case o.stuck:
+			o.stuck = false
+			o.mu.Unlock()
+			err := o.socket.write()
+			o.mu.Lock()
+			o.end(err)
+		default:
+			o.change.Wait()
+		}
+	}
 }
 
 // finish lets run end once everything queued is written.
 func (o *outbox) finish() {
 	o.mu.Lock()
 	o.drain = true
+	o.corked.Store(false)
 	o.mu.Unlock()
 	o.change.Broadcast()
 }
@@ -269,10 +310,15 @@ func (o *outbox) finish() {
 // close drops what is queued and wakes everybody.
 func (o *outbox) close() {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+}
+
+// shut is close where o.mu is held.
+func (o *outbox) shut() {
 	o.closed = true
 	queue := append(o.queue, o.behind...)
 	o.queue, o.behind = nil, nil
-	o.mu.Unlock()
 	o.change.Broadcast()
 	for i := range queue {
 		queue[i].buf.free()

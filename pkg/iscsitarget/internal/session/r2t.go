@@ -46,6 +46,7 @@ func (t *task) nextBurst() (b *burst, extra bool) {
 		return nil, false
 	}
 	t.calls++
+	t.shared.Store(true)
 	b = &burst{t: t, start: in.asked, length: min(in.want-in.asked, int64(t.s.Params.MaxBurstLength), maxBuffer)}
 	in.asking = true
 	in.asked += b.length

@@ -24,52 +24,95 @@ var handlers = [64]func(*Connection, *pdu.PDU){
 // inDiscovery are the requests of a discovery session (RFC 7143 section 4.3).
 var inDiscovery = [64]bool{pdu.OpNopOut: true, pdu.OpTextRequest: true, pdu.OpLogoutRequest: true}
 
-// read takes PDUs off the connection until it ends.
-func (c *Connection) read() error {
-	for {
-		p, err := c.next()
-		if err != nil {
-			return err
+// read takes PDUs off the connection until it ends, or r is over.
+func (c *Connection) read(r *reading) {
+	c.reading = r
+	for !r.over {
+		var err error
+		if r.pdu, err = c.next(); err == nil {
+			err = c.receive(&r.pdu)
 		}
-		if err := c.receive(&p); err != nil {
-			return err
+		if err != nil {
+			c.stopReading(err)
+			return
 		}
 	}
+}
+
+// stopReading ends the connection.
+func (c *Connection) stopReading(err error) {
+	if errors.Is(err, ErrProtocol) {
+		c.outbox.finish() // let the Reject out that says what was wrong
+	} else {
+		_ = c.conn.Close()
+		c.outbox.close()
+	}
+	c.quit <- err
+}
+
+// takeOver has another goroutine read on. The one before is in a call, with a PDU of its
+// own.
+func (c *Connection) takeOver() {
+	c.reader.Detach()
+	c.s.readers.Go(func() { c.read(&reading{}) })
 }
 
 // next waits for a PDU; when the initiator is silent for too long it is asked
 // for a sign of life, and given up if it gives none.
 func (c *Connection) next() (pdu.PDU, error) {
+	if !c.reader.Buffered() {
+		// All that came before is done: its answers go before anything is waited for.
+		c.outbox.uncork()
+		if err := c.await(); err != nil {
+			return pdu.PDU{}, err
+		}
+		c.outbox.cork()
+	}
+	return c.reader.Next()
+}
+
+// await returns when there is a PDU.
+func (c *Connection) await() error {
 	cfg := &c.s.cfg
 	now := time.Now()
 	for heard := now; ; now = time.Now() {
 		if err := c.sweep(now); err != nil {
-			return pdu.PDU{}, err
+			return err
 		}
 		nop, patience := cfg.NopInterval, heard
 		if c.pinged {
 			nop, patience = cfg.NopTimeout, c.asked
 		}
-		if !c.reader.Buffered() {
-			if err := c.conn.SetReadDeadline(earliest(patience, nop, c.swept, cfg.DataTimeout/4)); err != nil {
-				return pdu.PDU{}, err
-			}
+		if err := c.timeOut(now, earliest(patience, nop, c.swept, cfg.DataTimeout/4)); err != nil {
+			return err
 		}
-		p, err := c.reader.Next()
+		err := c.reader.Fill()
 		switch {
-		case err == nil:
+		case err == nil && c.reader.Buffered():
 			c.pinged = false
-			return p, nil
+			return nil
+		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return p, err
+			return err
 		case nop <= 0 || time.Since(patience) < nop: // it was time to sweep
+			c.reader.Shrink()
 		case c.pinged:
-			return p, fmt.Errorf("%w: no answer to NOP-In for %v", ErrPeerGone, nop)
+			return fmt.Errorf("%w: no answer to NOP-In for %v", ErrPeerGone, nop)
 		default:
 			c.ping()
 			c.asked = time.Now()
 		}
 	}
+}
+
+// timeOut has reading time out by then at the latest: a deadline that is to come before
+// stays, since it costs less to meet it than to set another one each time.
+func (c *Connection) timeOut(now, by time.Time) error {
+	if by.IsZero() && c.deadline.IsZero() || c.deadline.After(now) && !by.Before(c.deadline) {
+		return nil
+	}
+	c.deadline = by
+	return c.conn.SetReadDeadline(by)
 }
 
 // earliest is when the first of two times is over, each counted from another moment;

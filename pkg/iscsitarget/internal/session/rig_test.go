@@ -15,6 +15,7 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/wire"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 	"go.uber.org/goleak"
 )
@@ -37,6 +38,9 @@ type site struct {
 	first     uint32 // CmdSN of a session
 }
 
+// front is what is in front of a site's gate.
+var front = func(g *iscsitest.Gate) blockdev.Device { return g }
+
 func newSite(t testing.TB) *site {
 	t.Helper()
 	disk, err := mem.New(64<<20, block)
@@ -44,7 +48,7 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	st := &site{TB: t, dev: iscsitest.NewGate(disk), inventory: scsi.NewInventory(), first: 1}
-	st.unit, err = scsi.NewUnit(scsi.UnitConfig{Device: st.dev, Vendor: "V", Product: "P", Serial: "S", WriteCache: true, BootID: "boot"})
+	st.unit, err = scsi.NewUnit(scsi.UnitConfig{Device: front(st.dev), Vendor: "V", Product: "P", Serial: "S", WriteCache: true, BootID: "boot"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +176,11 @@ func tcpPair(t testing.TB) (server, client net.Conn) {
 	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	if server, err = l.Accept(); err != nil {
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = wire.New(accepted.(*net.TCPConn)); err != nil {
 		t.Fatal(err)
 	}
 	return server, client

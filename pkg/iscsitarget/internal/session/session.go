@@ -11,10 +11,14 @@
 // collects what the initiator sends (kept track of in inbound.go) and r2t.go asks
 // for the rest, turn.go has it wait where
 // its task attribute asks for it, transfer.go moves the data between device and
-// connection, task.go ends it, and the outbox (outbox.go) sends its status. One
-// that is to end before its time, by a task management function (tmf.go), another
-// nexus or the session's end, is ended by abort.go. The reader never waits for a
-// device: what may block runs on the session's workers (workers.go).
+// connection, task.go ends it, and the outbox (outbox.go) sends its status, over
+// the socket (socket.go). One that is to end before its time, by a task management function (tmf.go), another
+// nexus or the session's end, is ended by abort.go.
+//
+// What needs no waiting the reader does itself: it reads what is cached, and writes to
+// caches (inplace.go says what becomes of it where it has to wait after all). When it
+// has done all that it has in hand the answers leave together. What may block runs on
+// the session's workers (workers.go).
 //
 // What was sent is sent again where it did not arrive (snack.go), and tasks outlive
 // their connection (recovery.go), at error recovery levels 1 and 2. What responses
@@ -144,6 +148,7 @@ type Session struct {
 	writes  *account
 	workers workers
 	granter granter
+	readers sync.WaitGroup // goroutines that read, or have and are in a call still
 	ctx     context.Context
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -271,6 +276,7 @@ func (s *Session) finish() {
 	}
 	s.granter.wait() // it may give the workers something to do
 	s.workers.wait()
+	s.readers.Wait()
 	if s.nexus != nil {
 		s.nexus.Detach()
 	}

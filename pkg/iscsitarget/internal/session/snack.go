@@ -172,7 +172,7 @@ func (o *outbox) press(t *task) {
 	o.mu.Unlock()
 	switch {
 	case full:
-		_ = o.conn.Close()
+		_ = o.socket.conn.Close()
 	case due:
 		o.post(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nextStatSN)
 	}

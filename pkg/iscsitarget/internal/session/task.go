@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -29,6 +30,12 @@ type task struct {
 	dataSN uint32
 	again  again // what may have to be sent again
 
+	// piece is immediate data that the reader is to write.
+	piece piece
+	// shared: others than the reader that took it in may have it. It is set before they
+	// do.
+	shared atomic.Bool
+
 	faulted bool // it ends with CHECK CONDITION: owned by the call that concludes it
 
 	// Guarded by Session.mu.
@@ -54,6 +61,25 @@ type task struct {
 
 	ctx    context.Context    // of an Exec; Background otherwise
 	cancel context.CancelFunc // set under Session.mu
+}
+
+// tasks are those that have ended and that nobody has any more.
+var tasks = sync.Pool{New: func() any { return new(task) }}
+
+func newTask() *task {
+	t := tasks.Get().(*task)
+	t.ctx = context.Background()
+	return t
+}
+
+// recycle gives back a task that its reader has concluded, where nobody else can have
+// it.
+func (t *task) recycle() {
+	if t.shared.Load() || t.faulted || t.recoverable() {
+		return
+	}
+	*t = task{}
+	tasks.Put(t)
 }
 
 // outbox is where what the task sends goes.
@@ -148,6 +174,9 @@ func (t *task) postStatus(st scsi.Status, residual pdu.Residual) {
 // senseSegment is the data segment of a response: the sense data behind its
 // length (RFC 7143 section 11.4.7).
 func senseSegment(st scsi.Status) []byte {
+	if !bad(st) {
+		return nil
+	}
 	b := st.AppendSense(make([]byte, 2, 64))
 	if len(b) == 2 {
 		return nil

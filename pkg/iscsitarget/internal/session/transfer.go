@@ -5,10 +5,6 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 )
 
-// inPlaceLimit is the longest read, in bytes, that the reader itself serves
-// from what is cached: longer ones would keep other commands waiting.
-const inPlaceLimit = 64 << 10
-
 // deliver ends a command with data that is in memory already.
 func (t *task) deliver(data []byte, st scsi.Status) {
 	residual := pdu.ResidualOf(int64(len(data)), t.expected())
@@ -40,10 +36,10 @@ func (t *task) segment(n int64) int {
 // readInPlace serves a read as far as that needs no waiting; false means that
 // the rest is for a worker.
 func (t *task) readInPlace() bool {
-	if t.toSend() > inPlaceLimit {
-		return false
-	}
 	for {
+		if t.outbox().full() {
+			return false
+		}
 		buf := t.s.reads.tryGet(t.segment(t.toSend() - t.sent))
 		if buf == nil {
 			return false

@@ -28,6 +28,7 @@ func (t *task) join(attr scsi.Attribute) (waits bool) {
 	t.head = attr == scsi.HeadOfQueue || t.aca
 	if waits = t.cmd.Join(&t.turn, t); waits {
 		t.dormancy, t.arriving = dormant, true
+		t.shared.Store(true)
 		t.calls++
 	}
 	return waits

@@ -11,10 +11,10 @@ import (
 type op struct {
 	t    *task
 	call func(op)
-	// buf[:n] goes to offset off of the task's data.
-	buf *buffer
-	n   int
-	off int64
+	// buf[from:n] goes to offset off+from of the task's data.
+	buf     *buffer
+	from, n int
+	off     int64
 }
 
 // workers run a session's blocking calls, limit at once, in the order they came, but
@@ -31,6 +31,7 @@ type workers struct {
 // submit queues a call. It comes from the reader or from a worker, never after
 // wait.
 func (w *workers) submit(o op) {
+	o.t.shared.Store(true)
 	w.mu.Lock()
 	if o.t.head {
 		w.queue = slices.Insert(w.queue, 0, o)

@@ -12,10 +12,12 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,7 +36,10 @@ type Conn struct {
 	use atomic.Int64
 
 	reading, writing waiter
-	iov              []unix.Iovec // the writer's
+	flags            sync.Mutex // of fd, which both may change for a moment
+	// The writer's.
+	iov []unix.Iovec
+	msg unix.Msghdr
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -58,7 +63,20 @@ func New(c *net.TCPConn) (*Conn, error) {
 	if dupErr != nil {
 		return nil, dupErr
 	}
-	return n, c.Close() // which takes it out of the poller
+	err = errors.Join(c.Close(), n.block()) // Close takes it out of the poller
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// block has reading wait in the system call, for as long as a connection counts as busy.
+func (c *Conn) block() error {
+	limit := unix.NsecToTimeval(int64(busyPeriod))
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return os.NewSyscallError("fcntl", unix.SetNonblock(c.fd, false))
 }
 
 func duplicate(fd int) (int, error) {
@@ -133,32 +151,54 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	defer c.leave()
 	for {
-		n, err := c.readNow(p)
+		n, err := c.readSeated(p)
+		if errors.Is(err, unix.EAGAIN) {
+			if err = c.reading.park(); err == nil {
+				n, err = c.read(p)
+			}
+		}
 		if err != nil && c.closed() {
 			err = net.ErrClosed
 		}
-		if err != unix.EAGAIN { //nolint:errorlint // bare
+		if !errors.Is(err, unix.EAGAIN) {
 			return n, c.failed("read", err)
-		}
-		if err := c.reading.wait(); err != nil {
-			return 0, c.failed("read", err)
 		}
 	}
 }
 
-// readNow returns the bare EAGAIN where nothing is there.
-func (c *Conn) readNow(p []byte) (int, error) {
+// readSeated reads from a seat. EAGAIN, which is bare, says that there was none, or that
+// nothing has come for as long as the connection counts as busy.
+func (c *Conn) readSeated(p []byte) (int, error) {
+	w := &c.reading
+	if !w.sit() {
+		return 0, unix.EAGAIN
+	}
+	defer w.rise()
+	if left, limited := w.deadline.left(); limited && left < busyPeriod {
+		// The system call knows no other time.
+		if ready, err := w.poll(); !ready {
+			return 0, err
+		}
+	}
+	return c.read(p)
+}
+
+// read is one system call. EAGAIN is bare.
+func (c *Conn) read(p []byte) (int, error) {
 	for {
 		n, err := syscall.Read(c.fd, p) // which the race detector knows as package net's
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // bare
-			continue
+		case errors.Is(err, syscall.EINTR):
+			if _, err := c.reading.expired(); err != nil {
+				return 0, err
+			}
 		case err != nil:
 			return 0, err
 		case n == 0 && len(p) > 0:
 			return 0, io.EOF
+		default:
+			return n, nil
 		}
-		return n, nil
 	}
 }
 
@@ -177,11 +217,11 @@ func (c *Conn) WriteNow(parts [][]byte) (int, error) {
 	}
 	defer clear(c.iov)
 	for {
-		n, err := writev(c.fd, c.iov)
+		n, err := c.sendmsg()
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // bare
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN: //nolint:errorlint // bare
+		case errors.Is(err, unix.EAGAIN):
 			return 0, nil
 		case err != nil && c.closed():
 			err = net.ErrClosed
@@ -215,10 +255,10 @@ func (c *Conn) Write(p []byte) (done int, err error) {
 
 // failed dresses an error as package net does.
 func (c *Conn) failed(op string, err error) error {
-	if err == nil || err == io.EOF { //nolint:errorlint // it is ours, and bare
+	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if errno, ok := err.(unix.Errno); ok { //nolint:errorlint // the same
+	if errno := unix.Errno(0); errors.As(err, &errno) {
 		err = os.NewSyscallError(op, errno)
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.local, Addr: c.remote, Err: err}
@@ -267,45 +307,66 @@ type waiter struct {
 
 // wait returns when the connection is ready, or its end has come.
 func (w *waiter) wait() error {
-	if w.turns > 0 {
-		w.turns--
-		return w.park()
-	}
-	if seated.Add(1) > int64(Seats) {
-		seated.Add(-1)
-		w.turns = pollerTurns
-		return w.park()
-	}
-	ready, err := w.sit()
-	seated.Add(-1)
-	if ready || err != nil {
-		return err
+	if w.sit() {
+		ready, err := w.poll()
+		w.rise()
+		if ready || err != nil && !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
 	}
 	return w.park()
 }
 
-// sit waits in the system call for as long as the connection counts as busy.
-func (w *waiter) sit() (ready bool, err error) {
+// sit takes a seat, where there is one.
+func (w *waiter) sit() bool {
+	if w.turns > 0 {
+		w.turns--
+		return false
+	}
+	if seated.Add(1) > int64(Seats) {
+		seated.Add(-1)
+		w.turns = pollerTurns
+		return false
+	}
 	w.unpark()
+	return true
+}
+
+// rise gives it back.
+func (w *waiter) rise() { seated.Add(-1) }
+
+// expired says how long is left until the deadline, and fails when it has come.
+func (w *waiter) expired() (left time.Duration, err error) {
+	left, limited := w.deadline.left()
+	if limited && left <= 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if !limited {
+		left = busyPeriod
+	}
+	return left, nil
+}
+
+// poll waits in the system call for as long as the connection counts as busy, which the
+// bare EAGAIN says that it does no more.
+func (w *waiter) poll() (ready bool, err error) {
 	end := time.Now().Add(busyPeriod)
 	for {
-		patience := time.Until(end)
-		left, limited := w.deadline.left()
-		switch {
-		case limited && left <= 0:
-			return false, os.ErrDeadlineExceeded
-		case patience <= 0:
-			return false, nil
-		case limited:
-			patience = min(patience, left)
+		left, err := w.expired()
+		if err != nil {
+			return false, err
+		}
+		left = min(left, time.Until(end))
+		if left <= 0 {
+			return false, unix.EAGAIN
 		}
 		fds := [1]unix.PollFd{{Fd: int32(w.c.fd), Events: w.events}} //nolint:gosec // a descriptor
-		timeout := unix.NsecToTimespec(int64(patience))
+		timeout := unix.NsecToTimespec(int64(left))
 		n, err := unix.Ppoll(fds[:], &timeout, nil)
 		switch {
 		case n > 0:
 			return true, nil
-		case err != nil && err != unix.EINTR:
+		case err != nil && !errors.Is(err, unix.EINTR):
 			return false, os.NewSyscallError("ppoll", err)
 		}
 	}
@@ -318,7 +379,7 @@ func (w *waiter) park() error {
 		if err != nil {
 			return err
 		}
-		w.poller = os.NewFile(uintptr(fd), "connection")
+		w.poller = w.c.toPoller(fd)
 	}
 	if w.turns == 0 {
 		defer w.unpark()
@@ -331,6 +392,16 @@ func (w *waiter) park() error {
 		return w.parked(w.poller.SetReadDeadline(by), syscallConn.Read)
 	}
 	return w.parked(w.poller.SetWriteDeadline(by), syscallConn.Write)
+}
+
+// toPoller has the poller know the connection by fd. It takes only what does not block: a
+// read that finds the connection so for a moment waits in the poller, too.
+func (c *Conn) toPoller(fd int) *os.File {
+	c.flags.Lock()
+	defer c.flags.Unlock()
+	_ = unix.SetNonblock(fd, true)
+	defer func() { _ = unix.SetNonblock(fd, false) }()
+	return os.NewFile(uintptr(fd), "connection")
 }
 
 // syscallConn is [syscall.RawConn].
@@ -358,7 +429,7 @@ func (w *waiter) parked(err error, await func(syscallConn, func(uintptr) bool) e
 func (w *waiter) ready(fd uintptr) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: w.events}} //nolint:gosec // a descriptor
 	n, err := unix.Poll(fds[:], 0)
-	return n > 0 || err != nil && err != unix.EINTR && err != unix.EAGAIN
+	return n > 0 || err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN)
 }
 
 // unpark has the poller forget the connection.

@@ -16,7 +16,7 @@ var ErrTooLong = errors.New("PDU is too long")
 const initialBuffer = 4 << 10
 
 // readAhead is how many bytes are read at once, where as many come and no PDU needs more.
-const readAhead = 128 << 10
+const readAhead = 512 << 10
 
 // PDU is one received PDU. AHS and Data lie in the Reader's buffer: they are
 // valid until its next call.
@@ -99,7 +99,7 @@ func (r *Reader) Shrink() {
 // Detach leaves the memory that PDUs lie in to who has them, for good, and goes on with
 // another.
 func (r *Reader) Detach() {
-	b := make([]byte, len(r.buf))
+	b := make([]byte, max(initialBuffer, r.end-r.at))
 	r.end = copy(b, r.buf[r.at:r.end])
 	r.at, r.buf = 0, b
 }
@@ -185,10 +185,10 @@ func (r *Reader) fill(want int) error {
 	return err
 }
 
-// grow doubles the buffer, up to two PDUs of the longest kind: by then as many
-// bytes have arrived as the old one held.
+// grow doubles the buffer, up to what is read ahead and two PDUs of the longest kind: by
+// then as many bytes have arrived as the old one held.
 func (r *Reader) grow() {
-	limit := 2 * (BHSLen + r.maxAHS + int(r.maxData.Load()) + 3 + 2*DigestLen)
+	limit := readAhead + 2*(BHSLen+r.maxAHS+int(r.maxData.Load())+3+2*DigestLen)
 	b := make([]byte, min(2*len(r.buf), max(limit, len(r.buf)+BHSLen)))
 	r.end = copy(b, r.buf[r.at:r.end])
 	r.at = 0

@@ -1,29 +1,35 @@
 package session
 
 import (
+	"net"
 	"testing"
 
-	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
-// BenchmarkSimpleTasks is a SIMPLE read and a SIMPLE write of a block, one after
-// the other, from the header on the wire to the status: what the client allocates
-// is in the figure.
-func BenchmarkSimpleTasks(b *testing.B) {
-	r := newSite(b).join(usual())
-	read := r.Header(iscsitest.Command{CDB: iscsitest.Read(0, 1), In: block}, 1)
-	write := r.Header(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block)}, 2)
-	data := pattern(1, block)
-	round := func(h pdu.SCSICommand, data []byte) {
-		h.CmdSN = r.CmdSN
-		r.CmdSN++
-		r.Send(h.Header(), data)
-		r.Recv()
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		round(read, nil)
-		round(write, data)
+// BenchmarkCommand is a whole command of a cached disk, from its header on the wire to its
+// status, over TCP and over a connection in memory. The client allocates nothing.
+func BenchmarkCommand(b *testing.B) {
+	onCached(b)
+	for name, connect := range map[string]func(testing.TB) (server, client net.Conn){
+		"tcp": tcpPair, "memory": func(testing.TB) (server, client net.Conn) { return net.Pipe() },
+	} {
+		for op, cmd := range map[string]iscsitest.Command{
+			"read 4k":   {CDB: iscsitest.Read(0, 8), In: 4 << 10},
+			"read 64k":  {CDB: iscsitest.Read(0, 128), In: 64 << 10},
+			"write 4k":  {CDB: iscsitest.Write(0, 8), Out: pattern(1, 4<<10), Immediate: iscsitest.Most},
+			"write 64k": {CDB: iscsitest.Write(0, 128), Out: pattern(1, 64<<10), Immediate: iscsitest.Most},
+		} {
+			b.Run(name+"/"+op, func(b *testing.B) {
+				server, client := connect(b)
+				r := newSite(b).joinOver(server, client, usual())
+				c := r.raw(cmd, int(cmd.In))
+				b.SetBytes(int64(cmd.In) + int64(len(cmd.Out)))
+				b.ReportAllocs()
+				for b.Loop() {
+					c.do(&r.CmdSN)
+				}
+			})
+		}
 	}
 }

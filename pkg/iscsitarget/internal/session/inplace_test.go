@@ -26,7 +26,7 @@ func (d cached) ReadAtNowait(p []byte, off int64) (int, error) {
 }
 
 // onCached has a test's sites have such disks.
-func onCached(t *testing.T) {
+func onCached(t testing.TB) {
 	before := front
 	t.Cleanup(func() { front = before })
 	front = func(g *iscsitest.Gate) blockdev.Device { return cached{g} }

@@ -12,9 +12,9 @@ import (
 
 const (
 	// outboxLimit is how many bytes wait for the socket before senders do.
-	outboxLimit = 1 << 20
+	outboxLimit = 2 << 20
 	// corkLimit is how many bytes the reader gathers before they are written.
-	corkLimit = 256 << 10
+	corkLimit = 1 << 20
 )
 
 // outgoing is a PDU on its way: buf, which data lies in, is freed once it is
@@ -67,7 +67,7 @@ const (
 
 // outbox is a connection's send queue: any goroutine puts PDUs in. Whoever does so
 // writes them, and with them what others put in meanwhile, as many with one system call
-// as are there; what the connection does not take at once is left to run. While the
+// as are there; what the connection does not take soon is left to run. While the
 // connection's reader is at work the outbox is corked: what is put in waits until the
 // reader has done all that it has in hand, and leaves together.
 type outbox struct {
@@ -132,11 +132,11 @@ func (o *outbox) await() {
 	}
 }
 
-// full: send would wait.
-func (o *outbox) full() bool {
+// backedUp: the connection takes less than there is.
+func (o *outbox) backedUp() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.bytes >= outboxLimit
+	return o.stuck || o.bytes >= corkLimit
 }
 
 // post queues a PDU and waits for nothing, not even for the system call: for answers
@@ -223,7 +223,7 @@ func (o *outbox) uncork() {
 	}
 }
 
-// flush writes what is queued, as far as the connection takes it at once.
+// flush writes what is queued, as far as the connection takes it soon.
 func (o *outbox) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -234,7 +234,7 @@ func (o *outbox) flush() {
 	for !o.busy && !o.closed && len(o.queue) > 0 {
 		o.begin()
 		o.mu.Unlock()
-		all, err := o.socket.writeNow()
+		all, err := o.socket.writeSoon()
 		o.mu.Lock()
 		if err == nil && !all && !o.closed {
 			o.stuck = true

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -79,6 +81,32 @@ func (s *socket) writeNow() (all bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// writePatience is how long writeSoon waits. A connection that takes data at all makes
+// room within less, and to wait for that costs less than to have another goroutine do it.
+const writePatience = 5 * time.Millisecond
+
+// writeSoon writes what the connection takes at once or soon; false means that something
+// is left.
+func (s *socket) writeSoon() (all bool, err error) {
+	for patient := false; ; patient = true {
+		all, err = s.writeNow()
+		if all || err != nil {
+			return all, err
+		}
+		if !patient {
+			if err := s.conn.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
+				return false, err
+			}
+		}
+		switch err := s.nowait.AwaitRoom(); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+	}
 }
 
 // consume takes n bytes from the front of vec.

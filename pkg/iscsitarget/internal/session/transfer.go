@@ -37,7 +37,7 @@ func (t *task) segment(n int64) int {
 // the rest is for a worker.
 func (t *task) readInPlace() bool {
 	for {
-		if t.outbox().full() {
+		if t.outbox().backedUp() {
 			return false
 		}
 		buf := t.s.reads.tryGet(t.segment(t.toSend() - t.sent))

@@ -60,6 +60,8 @@ type durability struct {
 	mark     blockdev.VolatileMark
 	unsaved  bool
 	attached map[*itl]struct{}
+	// attachments counts them.
+	attachments int
 	suspect  bool // a Sync failed: what the device shows may not be stable
 	closed   bool
 	timer    *time.Timer
@@ -214,8 +216,10 @@ func (d *durability) lostMark() blockdev.VolatileMark {
 // attach admits a nexus: as lost where its stage is, else into the mark that is
 // set.
 func (d *durability) attach(l *itl) error {
+	d.relieve()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.attachments++
 	stage := l.nexus.config.Stage
 	l.lost.Store(slices.Contains(d.mark.Lost, stage))
 	if d.suspect && !l.lost.Load() && d.allLost() {
@@ -228,6 +232,28 @@ func (d *durability) attach(l *itl) error {
 	}
 	d.attached[l] = struct{}{}
 	return nil
+}
+
+// relieve makes room in a mark that is full of stages: those that are not attached have
+// seen nothing that a Sync from now on does not make stable. It leaves what it cannot
+// drop, and errors to those who come upon them.
+func (d *durability) relieve() {
+	d.mu.Lock()
+	full, attachments := len(d.mark.Stages) >= stageLimit, d.attachments
+	d.mu.Unlock()
+	if !full || d.flush() != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.attachments != attachments { // and may have gone again
+		return
+	}
+	next := d.mark
+	next.Stages = slices.DeleteFunc(slices.Clone(next.Stages), func(s blockdev.Stage) bool { return !d.isAttached(s) })
+	if err := d.save(next); err != nil {
+		d.logger.Error("Cannot drop stages from the volatile mark", "err", err)
+	}
 }
 
 func (d *durability) addStage(stage blockdev.Stage) error {

@@ -515,11 +515,33 @@ func TestStageLimit(t *testing.T) {
 		d.mark.Stages[len(d.mark.Stages)-1].Initiator += d.mark.Stages[len(d.mark.Stages)-1].Nonce
 	}
 	d.mark.Stages = d.mark.Stages[:stageLimit]
+	full := slices.Clone(d.mark.Stages)
+	fails := errors.New("no")
+	m.disk.set(func() { m.disk.markErr = fails })
 	if _, err := m.inventory.Attach(NexusConfig{Stage: stage("y", 1)}); err == nil {
 		t.Error("one stage too many")
 	}
-	if _, err := m.inventory.Attach(NexusConfig{Stage: d.mark.Stages[7]}); err != nil {
-		t.Error(err)
+	m.disk.set(func() { m.disk.markErr = nil })
+	if _, err := m.inventory.Attach(NexusConfig{Stage: full[7]}); err != nil {
+		t.Fatal(err)
+	}
+	// Those that were not attached are gone, since what they saw is stable.
+	attached := []blockdev.Stage{m.nexus.config.Stage, full[7]}
+	if got := d.mark.Stages; d.dirty() || len(got) != 2 || !slices.Contains(attached, got[0]) || !slices.Contains(attached, got[1]) {
+		t.Errorf("dirty: %t, stages %v", d.dirty(), got)
+	}
+	// Where all are attached none can go.
+	for i, s := range full[:stageLimit-1] {
+		if _, err := m.inventory.Attach(NexusConfig{Stage: s}); err != nil {
+			t.Fatalf("stage %d: %v", i, err)
+		}
+	}
+	m.on(m.nexus, "good", writeOne)
+	if _, err := m.inventory.Attach(NexusConfig{Stage: full[stageLimit-1]}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.inventory.Attach(NexusConfig{Stage: stage("y", 2)}); err == nil {
+		t.Error("one attached stage too many")
 	}
 }
 

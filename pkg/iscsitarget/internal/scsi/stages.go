@@ -7,8 +7,9 @@ import (
 )
 
 // Bounds on the lists of stages in a mark. Above maxStages superseded ones are
-// dropped; at stageLimit no further initiator attaches while the mark is set,
-// so that a target open to any name does not let its record grow without end.
+// dropped; at stageLimit the unit is flushed, so that those which are not attached can
+// be, and if that does not help no further initiator attaches while the mark is set: a
+// target open to any name does not let its record grow without end.
 const (
 	maxStages  = 64
 	stageLimit = 1024

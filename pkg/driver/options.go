@@ -37,6 +37,9 @@ type ControllerOptions struct {
 	// AllowFrom are the addresses, as prefixes or single ones, that the
 	// portal takes connections from; empty is everybody.
 	AllowFrom []string
+	// AdminSocket is the path of the socket on which ietadm is answered; empty
+	// is none.
+	AdminSocket string
 }
 
 // DefaultControllerOptions are the options of a controller without flags.
@@ -67,6 +70,8 @@ func (o *ControllerOptions) AddFlags(flags *pflag.FlagSet) {
 	addHTTPFlag(flags, &o.HTTPAddress)
 	flags.StringSliceVar(&o.AllowFrom, "allow-from", o.AllowFrom,
 		"address or CIDR that may connect to the iSCSI target; repeat for several (default: everybody)")
+	flags.StringVar(&o.AdminSocket, "ietadm-socket", o.AdminSocket,
+		"path of a socket on which ietadm --op show is answered, for root alone (default: none)")
 }
 
 func addHTTPFlag(flags *pflag.FlagSet, address *string) {
@@ -98,6 +103,9 @@ func (o *ControllerOptions) Validate() error {
 	}
 	if err := checkHTTPAddress(o.HTTPAddress); err != nil {
 		return err
+	}
+	if o.AdminSocket != "" && !filepath.IsAbs(o.AdminSocket) {
+		return fmt.Errorf("--ietadm-socket %q is not an absolute path", o.AdminSocket)
 	}
 	if o.MaxVolumesPerNode < 0 {
 		return fmt.Errorf("--max-volumes-per-node %d is negative", o.MaxVolumesPerNode)

@@ -34,13 +34,15 @@ func TestControllerFlags(t *testing.T) {
 	o.AddFlags(flags)
 	err := flags.Parse([]string{"--endpoint=unix:///tmp/x.sock", "--pool-dir=/p", "--listen-address=10.0.0.1:3261",
 		"--portal=10.0.0.1:3261", "--portal", "10.0.1.1", "--over-provisioning-ratio=2.5",
-		"--http-address=:9810", "--max-volumes-per-node=99", "--allow-from=10.0.0.0/8,192.0.2.7", "--allow-from=2001:db8::/32"})
+		"--http-address=:9810", "--max-volumes-per-node=99", "--allow-from=10.0.0.0/8,192.0.2.7", "--allow-from=2001:db8::/32",
+		"--ietadm-socket=/run/csi-ietd/ietadm.sock"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := ControllerOptions{Endpoint: "unix:///tmp/x.sock", PoolDir: "/p", ListenAddress: "10.0.0.1:3261",
 		Portals: []string{"10.0.0.1:3261", "10.0.1.1"}, OverProvisioningRatio: 2.5,
-		HTTPAddress: ":9810", MaxVolumesPerNode: 99, AllowFrom: []string{"10.0.0.0/8", "192.0.2.7", "2001:db8::/32"}}
+		HTTPAddress: ":9810", MaxVolumesPerNode: 99, AllowFrom: []string{"10.0.0.0/8", "192.0.2.7", "2001:db8::/32"},
+		AdminSocket: "/run/csi-ietd/ietadm.sock"}
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
@@ -57,6 +59,7 @@ func TestControllerOptionsRefused(t *testing.T) {
 		"--portal":             func(o *ControllerOptions) { o.Portals = []string{"storage.example:3260"} },
 		"--portal: 17 portals": func(o *ControllerOptions) { o.Portals = make([]string, 17) },
 		"--http-address":       func(o *ControllerOptions) { o.HTTPAddress = "9810" },
+		"--ietadm-socket":      func(o *ControllerOptions) { o.AdminSocket = "ietadm.sock" },
 		"--allow-from":         func(o *ControllerOptions) { o.AllowFrom = []string{"storage.example"} },
 		"--allow-from: \"10.0.0.1/8\" has bits beyond its prefix: give 10.0.0.0/8": func(o *ControllerOptions) { o.AllowFrom = []string{"10.0.0.1/8"} },
 		"--max-volumes-per-node -1":      func(o *ControllerOptions) { o.MaxVolumesPerNode = -1 },

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
@@ -101,6 +103,26 @@ func (t *Target) CapacityChanged(lun uint16) {
 	if u != nil {
 		u.CapacityChanged()
 	}
+}
+
+// LUNStatus is a logical unit as it is now.
+type LUNStatus struct {
+	LUN                  uint16
+	Blocks               int64
+	BlockSize            int // bytes
+	ReadOnly, WriteCache bool
+}
+
+// LUNs are the target's logical units, by number.
+func (t *Target) LUNs() []LUNStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]LUNStatus, 0, len(t.luns))
+	for _, lun := range slices.Sorted(maps.Keys(t.luns)) {
+		blocks, size, readOnly, cache := t.luns[lun].Medium()
+		list = append(list, LUNStatus{lun, blocks, size, readOnly, cache})
+	}
+	return list
 }
 
 // Units implements session.Host.

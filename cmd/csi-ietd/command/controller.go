@@ -22,6 +22,8 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/driver/metrics"
 	"github.com/csi-ietd/csi-ietd/pkg/driver/volume"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/ietadm"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/ietd"
 )
 
 // shutdownTimeout bounds how long the end waits for I/O in flight. What does
@@ -74,9 +76,14 @@ func runController(ctx context.Context, o driver.ControllerOptions) error {
 		return err
 	}
 	w.pages["/debug/sessions"] = metrics.SessionsHandler(server)
-	return w.during(ctx, func(ctx context.Context) error {
-		return serveVolumes(ctx, o, w, &storage{portal, portals, server})
-	})
+	s := &storage{portal: portal, portals: portals, server: server}
+	if o.AdminSocket != "" {
+		if s.admin, err = ietadm.Listen(ctx, o.AdminSocket, -1); err != nil {
+			return err
+		}
+		defer s.admin.Close()
+	}
+	return w.during(ctx, func(ctx context.Context) error { return serveVolumes(ctx, o, w, s) })
 }
 
 // storage is the target and where it is to be found.
@@ -84,6 +91,7 @@ type storage struct {
 	portal  net.Listener
 	portals []string
 	server  *iscsitarget.Server
+	admin   net.Listener // of ietadm, nil for none
 }
 
 // ready is what Probe says: by the time that CSI is served the pool is open.
@@ -142,6 +150,11 @@ func serveController(ctx context.Context, w *web, s *storage, listener net.Liste
 	defer stopPortal()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.server.Serve(portalCtx, s.portal) })
+	if s.admin != nil {
+		view := ietd.Viewer{Server: s.server, Refusal: "Kubernetes says what is served here: change it by PersistentVolumeClaims, with kubectl"}
+		admin := &ietadm.Server{Handler: view, GID: -1, Logger: slogger(klog.FromContext(ctx))}
+		g.Go(func() error { return admin.Serve(portalCtx, s.admin) })
+	}
 	g.Go(func() error {
 		defer stopPortal()
 		return driver.ServeOn(ctx, listener, func(r *grpc.Server) {

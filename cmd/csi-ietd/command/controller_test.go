@@ -139,3 +139,48 @@ func TestControllerRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestControllerAdmin: ietadm shows what the controller serves, and changes nothing.
+func TestControllerAdmin(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "ietadm.sock")
+	c := startController(t, dir, "--listen-address="+freePortal(t), "--ietadm-socket="+socket)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	made, err := c.CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Name: "pvc-1", CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20},
+		VolumeCapabilities: []*csi.VolumeCapability{{
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+			AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, _ := strings.Cut(made.GetVolume().GetVolumeId(), ".") // behind the pool's
+	for _, tt := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"--op", "show"}, 0, ":" + id + "\n\tlun:0 state:0 iotype:fileio iomode:wb blocks:2048 blocksize:512\n"},
+		{[]string{"--op", "show", "--proc", "volume"}, 0, "tid:1 name:"},
+		{[]string{"--op", "show", "--proc", "session"}, 0, ":" + id + "\n"},
+		{[]string{"--op", "show", "--json"}, 0, `"blocks":2048`},
+		{[]string{"--op", "show", "--tid=1"}, 255, "only --op show"},
+		{[]string{"--op", "delete", "--tid=1"}, 255, "PersistentVolumeClaims"},
+		{[]string{"--op", "save"}, 255, "PersistentVolumeClaims"},
+	} {
+		var out output
+		program := newProgram("ietadm")
+		program.SetOut(&out)
+		got := run(ctx, program, append([]string{"--socket", socket}, tt.args...), &out)
+		if got != tt.status || !strings.Contains(out.String(), tt.want) {
+			t.Errorf("%q: status %d, want %d; it says %s, want %q", tt.args, got, tt.status, &out, tt.want)
+		}
+	}
+	c.stop()
+	if _, err := net.Dial("unix", socket); err == nil {
+		t.Error("the socket is still answered")
+	}
+}

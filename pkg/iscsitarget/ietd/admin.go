@@ -311,7 +311,12 @@ func (a adminCall) save(context.Context) (ietadm.Answer, error) {
 
 // shown is an answer that is printed, or given to programs.
 func (a adminCall) shown(text string, data any) (ietadm.Answer, error) {
-	if !a.req.JSON {
+	return answer(a.req, text, data)
+}
+
+// answer is the one of two forms that the request asks for.
+func answer(req ietadm.Request, text string, data any) (ietadm.Answer, error) {
+	if !req.JSON {
 		return ietadm.Answer{Text: text}, nil
 	}
 	b, err := json.Marshal(data)

@@ -89,15 +89,20 @@ func (d *Daemon) sessions() []TargetSessions {
 	all := d.server.Sessions()
 	list := []TargetSessions{}
 	for _, t := range d.targets {
-		ts := TargetSessions{TID: t.tid, Name: t.conf.Name, Sessions: []SessionStatus{}}
-		for _, s := range all {
-			if s.Target == t.live.Name() && !s.Discovery {
-				ts.Sessions = append(ts.Sessions, sessionStatus(s))
-			}
-		}
-		list = append(list, ts)
+		list = append(list, targetSessions(t.tid, t.live.Name(), all))
 	}
 	return list
+}
+
+// targetSessions are those of all that are the target's.
+func targetSessions(tid uint32, name string, all []iscsitarget.SessionStatus) TargetSessions {
+	ts := TargetSessions{TID: tid, Name: name, Sessions: []SessionStatus{}}
+	for _, s := range all {
+		if s.Target == name && !s.Discovery {
+			ts.Sessions = append(ts.Sessions, sessionStatus(s))
+		}
+	}
+	return ts
 }
 
 func sessionStatus(s iscsitarget.SessionStatus) SessionStatus {

@@ -157,6 +157,12 @@ func (u *Unit) OnPreempt(abort func(ctx context.Context, initiatorPorts []string
 	u.onPreempt = abort
 }
 
+// Medium is what initiators see of the medium now: the number of logical blocks, their
+// length in bytes, whether writes are refused and whether they are volatile.
+func (u *Unit) Medium() (blocks int64, blockSize int, readOnly, writeCache bool) {
+	return u.blocks.Load(), int(u.blockSize), u.config.ReadOnly || u.settings.Load().WriteProtect, u.writeCache()
+}
+
 // CapacityChanged takes over the device's size and establishes CAPACITY DATA
 // HAS CHANGED for every nexus.
 func (u *Unit) CapacityChanged() {

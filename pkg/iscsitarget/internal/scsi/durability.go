@@ -62,10 +62,10 @@ type durability struct {
 	attached map[*itl]struct{}
 	// attachments counts them.
 	attachments int
-	suspect  bool // a Sync failed: what the device shows may not be stable
-	closed   bool
-	timer    *time.Timer
-	timers   sync.WaitGroup
+	suspect     bool // a Sync failed: what the device shows may not be stable
+	closed      bool
+	timer       *time.Timer
+	timers      sync.WaitGroup
 	// lost is len(mark.Lost) as last looked at.
 	lost atomic.Int64
 }

@@ -15,7 +15,7 @@ import (
 
 // watchInterval is how often a reader's call is looked at: one that is under way twice is
 // left to it. It is longer than a thread that is ready usually waits for its processor.
-const watchInterval = 2 * time.Millisecond
+const watchInterval = 5 * time.Millisecond
 
 // reading is a goroutine that reads a connection, until it has lost it to another one.
 // Its own alone.

@@ -291,7 +291,7 @@ const pollerTurns = 256
 
 // Seats is how many connections are waited for in a system call at once, in the whole
 // process.
-var Seats = max(4, 2*runtime.NumCPU())
+var Seats = max(16, 4*runtime.NumCPU())
 
 var seated atomic.Int64
 

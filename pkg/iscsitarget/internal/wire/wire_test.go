@@ -187,6 +187,40 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// A connection outlives a want of descriptors, and keeps to its deadline.
+func TestNoDescriptors(t *testing.T) {
+	unseated(t, func(t *testing.T) {
+		c, peer := pair(t)
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		none := limit
+		none.Cur = 3
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+				t.Error(err)
+			}
+		}()
+		_ = c.SetDeadline(time.Now().Add(3 * busyPeriod))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read: %v", err)
+		}
+		if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("write: %v", err)
+		}
+		_ = c.SetDeadline(time.Time{})
+		time.AfterFunc(2*busyPeriod, func() { _, _ = peer.Write([]byte("x")) })
+		b := make([]byte, 1)
+		if n, err := c.Read(b); n != 1 || b[0] != 'x' || err != nil {
+			t.Errorf("read %d bytes: %v", n, err)
+		}
+	})
+}
+
 // A peer that is gone is told by errors of package net.
 func TestReset(t *testing.T) {
 	c, peer := pair(t)

@@ -71,6 +71,7 @@ func (s *Session) Connect(conn net.Conn, reader *pdu.Reader, cid uint16, params 
 	digests := pdu.Digests{Header: params.HeaderDigest, Data: params.DataDigest}
 	c.outbox = newOutbox(conn, s.window, statSN, s.cfg.WriteTimeout, digests)
 	c.outbox.keeps, c.outbox.retains = s.Params.ErrorRecoveryLevel > 0, s.Params.ErrorRecoveryLevel == 2
+	c.outbox.cork() // until Serve
 	if err := s.seat(c, patience); err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func (c *Connection) Local() string { return c.conn.LocalAddr().String() }
 func (c *Connection) Session() *Session { return c.s }
 
 // Send queues a PDU that is no answer to a command, such as the last Login
-// Response.
+// Response, which goes when Serve is called.
 func (c *Connection) Send(h pdu.BHS, data []byte) { c.outbox.send(h, data, nil, takesStatSN) }
 
 // Serve runs the connection until it ends, and says why. It waits for everything

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -292,4 +293,23 @@ func TestFunctionsReachAllConnections(t *testing.T) {
 	}
 	a.holds(0, make([]byte, block))
 	good(t, b.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
+}
+
+// What is sent before Serve, the Login Response, waits for it: whoever has that may count
+// on all that comes with a session.
+func TestSentBeforeServe(t *testing.T) {
+	st := newSite(t)
+	server, client := tcpPair(t)
+	s := st.join(several()).s
+	r := st.connect(s, server, client, 8, several())
+	r.c.Send(pdu.NopIn{ITT: 7, TTT: pdu.NoTag}.Header(), nil)
+	_ = client.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := client.Read(make([]byte, pdu.BHSLen)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes came: %v", n, err)
+	}
+	_ = client.SetReadDeadline(time.Time{})
+	r.serve()
+	if p := r.Recv(); p.BHS.ITT() != 7 {
+		t.Errorf("% x", p.BHS[:])
+	}
 }

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// goodPassword is how many bytes a password should have at least: CHAP wants 96 bits
+// (RFC 7143 section 9.2.1). The old configurations have shorter ones, which are taken.
+const goodPassword = 12
+
 // CheckAccount returns an error unless a user and a password are what
 // ietd.conf and ietadm can hold: 1 to 255 bytes each, without blanks, commas
 // and control characters. The error never has the password in it.
@@ -38,6 +42,9 @@ func parseIncomingUser(p *parser, args []string) {
 		return
 	}
 	p.users[account.User] = true
+	if len(account.Password) < goodPassword {
+		p.warn("the password has fewer than %d bytes: it can be guessed from one login that is overheard (RFC 7143 section 9.2.1)", goodPassword)
+	}
 	a := p.accounts()
 	a.Incoming = append(a.Incoming, account)
 }

@@ -12,14 +12,14 @@ import (
 const example = `# discovery
 iSNSServer isns.example
 iSNSAccessControl Yes
-IncomingUser anyone planted-0
-OutgoingUser  me	planted-1
+IncomingUser anyone planted-user-0
+OutgoingUser  me	planted-user-1
 
 Target iqn.2026-11.io.example:disk
 	# a comment with a backslash is not continued \
-	IncomingUser joe planted-2
-	incominguser jim planted-3
-	OutgoingUser target planted-4
+	IncomingUser joe planted-user-2
+	incominguser jim planted-user-3
+	OutgoingUser target planted-user-4
 	Alias the big disk
 	Lun 0 Path=/srv/a.img,Type=fileio,IOMode=wb,ScsiId=abc,ScsiSN=SN-1
 	LUN 0x10 path=/srv/b.img,TYPE=FileIO,iomode=RO,BlockSize=4096
@@ -37,15 +37,15 @@ func TestParse(t *testing.T) {
 	want := &Config{
 		File: "ietd.conf",
 		Discovery: Accounts{
-			Incoming: []Account{{"anyone", "planted-0"}},
-			Outgoing: &Account{"me", "planted-1"},
+			Incoming: []Account{{"anyone", "planted-user-0"}},
+			Outgoing: &Account{"me", "planted-user-1"},
 		},
 		ISNSServer:        "isns.example",
 		ISNSAccessControl: true,
 		Targets: []Target{{
 			Accounts: Accounts{
-				Incoming: []Account{{"joe", "planted-2"}, {"jim", "planted-3"}},
-				Outgoing: &Account{"target", "planted-4"},
+				Incoming: []Account{{"joe", "planted-user-2"}, {"jim", "planted-user-3"}},
+				Outgoing: &Account{"target", "planted-user-4"},
 			},
 			Name:        "iqn.2026-11.io.example:disk",
 			Alias:       "the big disk",
@@ -265,4 +265,17 @@ func FuzzParse(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// A password that can be guessed is taken, with a warning that does not repeat it.
+func TestShortPassword(t *testing.T) {
+	for password, warns := range map[string]int{"planted-11b": 1, "planted-12by": 0} {
+		c, err := Parse("ietd.conf", strings.NewReader("Target iqn.x\nIncomingUser joe "+password+"\n"))
+		if err != nil || len(c.Warnings) != warns {
+			t.Fatalf("%s: %v, %v", password, c.Warnings, err)
+		}
+		if warns > 0 && (!strings.Contains(c.Warnings[0].Error(), "ietd.conf:2: IncomingUser: the password has fewer than 12 bytes") || strings.Contains(c.Warnings[0].Error(), "planted")) {
+			t.Error(c.Warnings[0])
+		}
+	}
 }

@@ -12,11 +12,9 @@ import (
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := startISNSD(t, 0)
-	c := config(s)
-	c.AccessControl = true
 	tm := quick
 	tm.alive = 10 * time.Millisecond
-	x := run(t, c, tm, registration(disk, tape))
+	x := run(t, guarded(s), tm, registration(disk, tape))
 	x.registers(t)
 	for _, name := range []string{initiator, stranger} {
 		newPeer(t, s, name).register()
@@ -42,16 +40,11 @@ func TestAccess(t *testing.T) {
 func TestAccessEnds(t *testing.T) {
 	t.Parallel()
 	s := startISNSD(t, 0)
-	c := config(s)
-	c.AccessControl = true
 	tm := quick
 	tm.refresh = 200 * time.Millisecond
-	x := run(t, c, tm, registration(disk))
+	x := run(t, guarded(s), tm, registration(disk))
 	x.registers(t)
-	p := newPeer(t, s, initiator)
-	p.register()
-	s.admin(t, "--dd-register", "dd-name=ours", "member-name="+disk, "member-name="+initiator)
-	eventually(t, "allowed by the domain", func() bool { return x.Allowed(disk, initiator) })
+	p := x.befriends(t, s)
 	s.admin(t, "--dd-deregister", "1", "member-name="+initiator)
 	eventually(t, "refused without the domain", func() bool { return !x.Allowed(disk, initiator) })
 	if !p.sees(initiator) {
@@ -64,17 +57,13 @@ func TestAccessEnds(t *testing.T) {
 func TestAccessWithoutNotifications(t *testing.T) {
 	t.Parallel()
 	s := startISNSD(t, 0)
-	c := config(s)
-	c.AccessControl = true
 	tm := quick
 	tm.refresh = 200 * time.Millisecond
 	r := registration(disk)
 	r.Portals = []Portal{{Addr: netip.MustParseAddrPort("192.0.2.1:3260")}}
-	x := run(t, c, tm, r)
+	x := run(t, guarded(s), tm, r)
 	x.registers(t)
-	newPeer(t, s, initiator).register()
-	s.admin(t, "--dd-register", "dd-name=ours", "member-name="+disk, "member-name="+initiator)
-	eventually(t, "allowed by the domain", func() bool { return x.Allowed(disk, initiator) })
+	x.befriends(t, s)
 	if !strings.Contains(x.log.String(), "sends no notifications") {
 		t.Error("the log does not say that there are no notifications")
 	}
@@ -91,9 +80,7 @@ func TestAccessOfMany(t *testing.T) {
 		p.register()
 		names = append(names, p.name)
 	}
-	c := config(s)
-	c.AccessControl = true
-	x := run(t, c, quick, registration(disk))
+	x := run(t, guarded(s), quick, registration(disk))
 	eventually(t, "all are allowed", func() bool {
 		return !slices.ContainsFunc(names, func(n string) bool { return !x.Allowed(disk, n) })
 	})
@@ -106,9 +93,7 @@ func TestAccessOfMany(t *testing.T) {
 func TestAccessOfBoth(t *testing.T) {
 	t.Parallel()
 	s := startISNSD(t, defaultDomain)
-	c := config(s)
-	c.AccessControl = true
-	x := run(t, c, quick, registration(disk))
+	x := run(t, guarded(s), quick, registration(disk))
 	x.registers(t)
 	p := newPeer(t, s, initiator)
 	id := text(tagEntityID, "both.example")

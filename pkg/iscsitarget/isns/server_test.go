@@ -33,6 +33,23 @@ func registration(names ...string) Registration {
 
 func config(s *isnsd) Config { return Config{Server: s.address, EntityID: entityID} }
 
+// guarded is config of a client that asks the server who is admitted.
+func guarded(s *isnsd) Config {
+	c := config(s)
+	c.AccessControl = true
+	return c
+}
+
+// befriends registers the initiator in a domain with disk, and returns when that admits it.
+func (x *running) befriends(t *testing.T, s *isnsd) *peer {
+	t.Helper()
+	p := newPeer(t, s, initiator)
+	p.register()
+	s.admin(t, "--dd-register", "dd-name=ours", "member-name="+disk, "member-name="+initiator)
+	eventually(t, "allowed by the domain", func() bool { return x.Allowed(disk, initiator) })
+	return p
+}
+
 func (x *running) registers(t *testing.T) {
 	t.Helper()
 	eventually(t, "registered", func() bool { return x.State().Registered })
@@ -191,9 +208,7 @@ func TestForgotten(t *testing.T) {
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	s := startISNSD(t, defaultDomain)
-	c := config(s)
-	c.AccessControl = true
-	x := run(t, c, quick, registration(disk))
+	x := run(t, guarded(s), quick, registration(disk))
 	x.registers(t)
 	newPeer(t, s, initiator).register()
 	eventually(t, "allowed", func() bool { return x.Allowed(disk, initiator) })

@@ -63,11 +63,11 @@ type task struct {
 	cancel context.CancelFunc // set under Session.mu
 }
 
-// tasks are those that have ended and that nobody has any more.
-var tasks = sync.Pool{New: func() any { return new(task) }}
+// spareTasks are those that have ended and that nobody has any more.
+var spareTasks = sync.Pool{New: func() any { return new(task) }}
 
 func newTask() *task {
-	t := tasks.Get().(*task)
+	t := spareTasks.Get().(*task)
 	t.ctx = context.Background()
 	return t
 }
@@ -79,7 +79,7 @@ func (t *task) recycle() {
 		return
 	}
 	*t = task{}
-	tasks.Put(t)
+	spareTasks.Put(t)
 }
 
 // outbox is where what the task sends goes.

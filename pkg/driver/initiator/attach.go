@@ -203,10 +203,12 @@ func (i *Initiator) awaitDisk(ctx context.Context, v Volume, paths int) (Disk, e
 		}
 		// An open that the end of ctx cut short says nothing of the disk: what was
 		// wrong with it before then does.
-		if err := i.opens(ctx, disk); err != nil && ctx.Err() == nil {
-			refused = err
-		} else if err == nil {
+		err := i.opens(ctx, disk)
+		if err == nil {
 			return true, nil
+		}
+		if ctx.Err() == nil {
+			refused = err
 		}
 		last = refused
 		return false, nil

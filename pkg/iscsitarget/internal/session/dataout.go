@@ -50,61 +50,6 @@ func (t *task) expectData(req pdu.SCSICommand, immediate []byte, waits bool, ear
 	}
 }
 
-// direct leaves immediate data where it is, for the reader to write it from there; false
-// means that it cannot. Nothing else was taken in with the command, which is in its turn.
-func (t *task) direct(req pdu.SCSICommand, immediate []byte) bool {
-	n := min(int64(len(immediate)), t.out.want)
-	if n == 0 || !req.Final || t.recoverable() || len(t.s.early) > 0 || !t.cmd.ToCache() || !t.cmd.WholeBlocks(0, n) || !t.conn.Load().watch.inPlace() {
-		return false
-	}
-	t.s.mu.Lock()
-	t.out.asked = n
-	t.s.mu.Unlock()
-	t.piece = piece{immediate[:n], 0}
-	t.s.stats.BytesWritten.Add(uint64(len(immediate)))
-	return true
-}
-
-// piece is data of a write that the reader has, until it reads on, and is to write from
-// there: off is where in the task's data it lies.
-type piece struct {
-	data []byte
-	off  int64
-}
-
-// goOn is what the reader does when it has taken something in for a task: it writes the
-// piece, if there is one, and counts its call out. If the write took too long another
-// goroutine reads by now, and this one is a worker.
-func (t *task) goOn(c *Connection, p piece) {
-	st := scsi.StatusGood
-	if len(p.data) == 0 {
-		t.step(t.finish(st))
-		return
-	}
-	r := c.reading
-	call := c.watch.begin()
-	if !t.stopped() {
-		st = t.cmd.WriteAt(p.data, p.off)
-	}
-	r.over = !c.watch.end(call)
-	complete := t.finish(st)
-	switch {
-	case !r.over:
-		t.step(complete)
-	case complete:
-		t.proceed(false)
-	default:
-		t.solicitNext()
-	}
-}
-
-// stopped: the task has failed, or is aborted, and its data is of no use.
-func (t *task) stopped() bool {
-	t.s.mu.Lock()
-	defer t.s.mu.Unlock()
-	return t.aborted.Load() || t.out.stopped
-}
-
 // checkUnsolicited holds a command to what was negotiated about unsolicited
 // data; the sense is that of RFC 7143 section 11.4.7.2.
 func (s *Session) checkUnsolicited(req pdu.SCSICommand, immediate int) scsi.Status {
@@ -220,18 +165,6 @@ func (c *Connection) absorb(p *pdu.PDU) (*task, piece) {
 	}
 	t.take(b, data, req.Final)
 	return t, direct
-}
-
-// directPart is what the reader is to write itself of a burst that it did write so far.
-func (c *Connection) directPart(b *burst, data []byte) piece {
-	t := b.t
-	off := b.start + b.got
-	n := min(int64(len(data)), b.length-b.got, t.out.want-off)
-	if n <= 0 || b.buf == nil || b.written != b.got || t.recoverable() || !t.cmd.ToCache() || !t.cmd.WholeBlocks(off, n) || !c.watch.inPlace() {
-		return piece{}
-	}
-	b.written += n
-	return piece{data[:n], off}
 }
 
 // check says what is wrong with a Data-Out of the burst. What else comes of the

@@ -68,7 +68,8 @@ type Zeroer interface {
 type NowaitReader interface {
 	// ReadAtNowait reads like ReadAt, but only what needs no waiting: it
 	// returns ErrWouldBlock, having read n < len(p) bytes, where the rest
-	// is not in memory.
+	// is not in memory. Where that is ErrFetching the Device has begun to
+	// read it, and the same call will find it there before long.
 	ReadAtNowait(p []byte, off int64) (n int, err error)
 }
 

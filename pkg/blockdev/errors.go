@@ -1,6 +1,9 @@
 package blockdev
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What a Device or a Pool fails with; test with errors.Is. Messages name the
 // volume or the path.
@@ -23,6 +26,8 @@ var (
 	ErrOutOfRange = errors.New("out of range")
 	// ErrWouldBlock: the data is not in memory.
 	ErrWouldBlock = errors.New("would block")
+	// ErrFetching is an ErrWouldBlock: the data is being read into memory.
+	ErrFetching = fmt.Errorf("%w: the data is on its way", ErrWouldBlock)
 	// ErrCannotCopy: a RangeCopier leaves this copy to its caller.
 	ErrCannotCopy = errors.New("cannot copy from there")
 	// ErrLostWrites: an earlier Sync failed, so writes before it may be

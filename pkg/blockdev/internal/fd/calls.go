@@ -2,6 +2,8 @@ package fd
 
 import (
 	"errors"
+	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +18,8 @@ type Calls struct {
 	ReadNowait func(fd int, p []byte, off int64) (int, error)
 	// WriteStable is pwritev2 with RWF_DSYNC.
 	WriteStable func(fd int, p []byte, off int64) (int, error)
+	// ReadAhead is posix_fadvise with POSIX_FADV_WILLNEED.
+	ReadAhead func(fd int, off, n int64) error
 	// DropCache is posix_fadvise with POSIX_FADV_DONTNEED for all of it.
 	DropCache func(fd int) error
 	// Seek is lseek, for holes and data.
@@ -43,6 +47,9 @@ func (c Calls) orKernel() Calls {
 	if c.WriteStable == nil {
 		c.WriteStable = writeStable
 	}
+	if c.ReadAhead == nil {
+		c.ReadAhead = readAhead
+	}
 	if c.DropCache == nil {
 		c.DropCache = dropCache
 	}
@@ -61,6 +68,26 @@ func readNowait(fd int, p []byte, off int64) (int, error) {
 
 func writeStable(fd int, p []byte, off int64) (int, error) {
 	return unix.Pwritev2(fd, [][]byte{p}, off, unix.RWF_DSYNC)
+}
+
+func readAhead(fd int, off, n int64) error {
+	return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED)
+}
+
+// nowaitFetches: where preadv2 with RWF_NOWAIT finds something missing the kernel begins
+// to read it, since Linux 5.9.
+var nowaitFetches = sync.OnceValue(func() bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	return fetchesSince(unix.ByteSliceToString(name.Release[:]))
+})
+
+func fetchesSince(release string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major > 5 || major == 5 && minor >= 9)
 }
 
 func dropCache(fd int) error {

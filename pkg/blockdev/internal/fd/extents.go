@@ -60,7 +60,7 @@ func (d *Device) Prefetch(off, n int64) error {
 	if n == 0 {
 		return nil // to the kernel all of the file
 	}
-	if err := unix.Fadvise(d.fd, off, n, unix.FADV_WILLNEED); err != nil {
+	if err := d.o.Calls.ReadAhead(d.fd, off, n); err != nil {
 		return d.failed("prefetch", off, n, err)
 	}
 	return nil

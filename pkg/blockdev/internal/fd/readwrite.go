@@ -38,8 +38,8 @@ func (d *Device) errShort(off int64, n int) error {
 		d.o.Name, n, off, d.Size(), blockdev.ErrCorrupt, io.ErrUnexpectedEOF)
 }
 
-// ReadAtNowait reads what is in memory. It returns the bare ErrWouldBlock, so
-// that a miss costs no allocation.
+// ReadAtNowait reads what is in memory. It returns the bare ErrFetching or ErrWouldBlock,
+// so that a miss costs no allocation.
 func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 	if err := d.enter(off, int64(len(p))); err != nil {
 		return 0, err
@@ -58,7 +58,7 @@ func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 			done += n
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			return done, blockdev.ErrWouldBlock
+			return done, d.fetch(off+int64(done), int64(len(p)-done))
 		case isUnsupported(err):
 			// The file system will not learn it while it is open.
 			d.noNowait.Store(true)
@@ -67,6 +67,16 @@ func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// fetch has what was not in memory be read.
+func (d *Device) fetch(off, n int64) error {
+	if !nowaitFetches() {
+		if err := d.o.Calls.ReadAhead(d.fd, off, n); err != nil {
+			return blockdev.ErrWouldBlock
+		}
+	}
+	return blockdev.ErrFetching
 }
 
 // WritesToCache says that the page cache takes what is written.

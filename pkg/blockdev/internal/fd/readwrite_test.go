@@ -25,8 +25,8 @@ func TestReadAtNowait(t *testing.T) {
 		{"all at once", []answer{{8192, nil}}, 8192, nil},
 		{"in two parts", []answer{{4096, nil}, {4096, nil}}, 8192, nil},
 		{"interrupted", []answer{{-1, unix.EINTR}, {8192, nil}}, 8192, nil},
-		{"nothing in memory", []answer{{-1, unix.EAGAIN}}, 0, blockdev.ErrWouldBlock},
-		{"half in memory", []answer{{4096, nil}, {-1, unix.EAGAIN}}, 4096, blockdev.ErrWouldBlock},
+		{"nothing in memory", []answer{{-1, unix.EAGAIN}}, 0, blockdev.ErrFetching},
+		{"half in memory", []answer{{4096, nil}, {-1, unix.EAGAIN}}, 4096, blockdev.ErrFetching},
 		{"not supported", []answer{{-1, unix.EOPNOTSUPP}}, 0, blockdev.ErrWouldBlock},
 		{"medium error", []answer{{-1, unix.EIO}}, 0, unix.EIO},
 		{"file cut", []answer{{4096, nil}, {0, nil}}, 4096, blockdev.ErrCorrupt},
@@ -72,6 +72,54 @@ func TestNowaitUnsupportedIsRemembered(t *testing.T) {
 	}
 	if calls != 1 {
 		t.Fatalf("asked the kernel %d times, want once", calls)
+	}
+}
+
+// What is not in memory is being read when a read without waiting has found that out: an
+// older kernel is told to.
+func TestNowaitFetches(t *testing.T) {
+	before := nowaitFetches
+	defer func() { nowaitFetches = before }()
+	var off, length int64
+	var err error
+	calls := Calls{
+		ReadNowait: func(_ int, p []byte, _ int64) (int, error) {
+			if len(p) == 4096 {
+				return -1, unix.EAGAIN
+			}
+			return len(p) - 4096, nil
+		},
+		ReadAhead: func(_ int, at, n int64) error {
+			off, length = at, n
+			return err
+		},
+	}
+	for _, tt := range []struct {
+		fetches     bool
+		err         error
+		off, length int64
+		want        error
+	}{
+		{true, nil, 0, 0, blockdev.ErrFetching},
+		{false, nil, 8192, 4096, blockdev.ErrFetching},
+		{false, unix.EIO, 8192, 4096, blockdev.ErrWouldBlock},
+	} {
+		nowaitFetches = func() bool { return tt.fetches }
+		off, length, err = 0, 0, tt.err
+		_, got := open(t, calls).ReadAtNowait(make([]byte, 8192), 4096)
+		if got != tt.want || off != tt.off || length != tt.length { //nolint:errorlint // bare
+			t.Errorf("%+v: %v, after reading ahead %d bytes at %d", tt, got, length, off)
+		}
+	}
+}
+
+func TestKernelsThatFetch(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.1.0-18-amd64": true, "5.9.0": true, "5.10.209": true, "5.8.18": false, "4.18.0-553.el8": false, "10.0": true, "": false, "x": false,
+	} {
+		if fetchesSince(release) != want {
+			t.Errorf("%q: %v", release, !want)
+		}
 	}
 }
 

@@ -104,11 +104,23 @@ func (c *Command) ReadAt(p []byte, off int64) Status {
 	return c.inFormat(c.readAt(p, off))
 }
 
-// ReadAtNowait is ReadAt where that needs no waiting; false says that it does,
-// or that nobody can tell, and that ReadAt is to be called.
-func (c *Command) ReadAtNowait(p []byte, off int64) (Status, bool) {
-	st, done := c.readAtNowait(p, off)
-	return c.inFormat(st), done
+// Readiness is what became of a read that was not to wait.
+type Readiness uint8
+
+const (
+	// Blocks: it has to wait, or nobody can tell. ReadAt is to be called.
+	Blocks Readiness = iota
+	// Fetching: what it lacks is being read into memory. ReadAt would wait for that;
+	// ReadAtNowait may be called again.
+	Fetching
+	// Ready: it is done, with the status that goes with it.
+	Ready
+)
+
+// ReadAtNowait is ReadAt where that needs no waiting.
+func (c *Command) ReadAtNowait(p []byte, off int64) (Status, Readiness) {
+	st, r := c.readAtNowait(p, off)
+	return c.inFormat(st), r
 }
 
 // ToCache says that WriteAt and Finish rarely wait: what they are given goes to memory,

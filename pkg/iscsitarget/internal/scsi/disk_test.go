@@ -135,7 +135,7 @@ type (
 	markedDisk struct{ *disk }
 	nowaitDisk struct {
 		*disk
-		cold *bool
+		cold *error
 	}
 )
 
@@ -206,8 +206,8 @@ func (d markedDisk) SetVolatileMark(m blockdev.VolatileMark) error {
 }
 
 func (d nowaitDisk) ReadAtNowait(p []byte, off int64) (int, error) {
-	if *d.cold {
-		return 0, blockdev.ErrWouldBlock
+	if *d.cold != nil {
+		return 0, *d.cold
 	}
 	return d.ReadAt(p, off)
 }

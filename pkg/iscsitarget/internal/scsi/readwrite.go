@@ -126,24 +126,26 @@ func (c *Command) readAt(p []byte, off int64) Status {
 	return c.itl.flushDirty()
 }
 
-func (c *Command) readAtNowait(p []byte, off int64) (Status, bool) {
+func (c *Command) readAtNowait(p []byte, off int64) (Status, Readiness) {
 	if st := c.admitPart(Read, p, off); st.code != Good {
-		return st, true
+		return st, Ready
 	}
 	u, at := c.itl.unit, c.offset+off
 	if u.nowait == nil || c.fua && u.durability.dirty() {
-		return StatusGood, false
+		return StatusGood, Blocks
 	}
 	next, n, err := u.readNowait(p, at)
 	switch {
 	case n == len(p) && c.torn(next, off):
-		return statusTorn, true
+		return statusTorn, Ready
 	case n == len(p):
-		return StatusGood, true
+		return StatusGood, Ready
+	case errors.Is(err, blockdev.ErrFetching):
+		return StatusGood, Fetching
 	case errors.Is(err, blockdev.ErrWouldBlock) || err == nil:
-		return StatusGood, false
+		return StatusGood, Blocks
 	}
-	return u.readFailed(err, at+int64(n)), true
+	return u.readFailed(err, at+int64(n)), Ready
 }
 
 func (c *Command) writeAt(p []byte, off int64) Status {

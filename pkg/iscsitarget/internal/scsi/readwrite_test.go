@@ -212,35 +212,37 @@ func TestReadFUA(t *testing.T) {
 }
 
 func TestReadNowait(t *testing.T) {
-	var cold bool
+	var cold error
 	d := newDisk(64, 512)
 	r := newRig(t, nowaitDisk{d, &cold})
-	read := func(cdb string) (Status, bool, []byte) {
+	read := func(cdb string) (Status, Readiness, []byte) {
 		c := r.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
 		p := make([]byte, 512)
-		st, done := c.ReadAtNowait(p, 512)
-		return st, done, p
+		st, ready := c.ReadAtNowait(p, 512)
+		return st, ready, p
 	}
-	if st, done, p := read("28 00 00000004 00 0002 00"); st.code != Good || !done || !bytes.Equal(p, d.now[5*512:6*512]) {
+	if st, ready, p := read("28 00 00000004 00 0002 00"); st.code != Good || ready != Ready || !bytes.Equal(p, d.now[5*512:6*512]) {
 		t.Error("a warm read was not done at once")
 	}
-	cold = true
-	if _, done, _ := read("28 00 00000004 00 0002 00"); done {
-		t.Error("a cold read was done")
+	for err, want := range map[error]Readiness{blockdev.ErrWouldBlock: Blocks, blockdev.ErrFetching: Fetching} {
+		cold = err
+		if _, ready, _ := read("28 00 00000004 00 0002 00"); ready != want {
+			t.Errorf("%v: %d", err, ready)
+		}
 	}
-	cold = false
+	cold = nil
 	r.expect("good", "2A 00 00000004 00 0001 00", pattern(512)...)
-	if _, done, _ := read("28 08 00000004 00 0002 00"); done {
+	if _, ready, _ := read("28 08 00000004 00 0002 00"); ready != Blocks {
 		t.Error("a FUA read that must sync was done at once")
 	}
 	d.readErr = errDisk
 	c := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00"))
-	if st, done := c.ReadAtNowait(make([]byte, 1024), 0); text(st) != "3/1100 at 5" || !done {
-		t.Error(text(st), done)
+	if st, ready := c.ReadAtNowait(make([]byte, 1024), 0); text(st) != "3/1100 at 5" || ready != Ready {
+		t.Error(text(st), ready)
 	}
 	plain := newRig(t, newDisk(64, 512))
 	c = plain.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00"))
-	if _, done := c.ReadAtNowait(make([]byte, 512), 0); done {
+	if _, ready := c.ReadAtNowait(make([]byte, 512), 0); ready != Blocks {
 		t.Error("a device that cannot tell was read at once")
 	}
 }
@@ -263,7 +265,7 @@ func TestPartsOutsideTheCommand(t *testing.T) {
 			}
 		}
 	}
-	if st, done := ready.ReadAtNowait(nil, 0); text(st) != "4/4400" || !done {
+	if st, r := ready.ReadAtNowait(nil, 0); text(st) != "4/4400" || r != Ready {
 		t.Error(text(st))
 	}
 	holds(t, d, before, 0, nil)

@@ -126,7 +126,7 @@ var readers = map[string]func(r *rig) []byte{
 	"READ in place": func(r *rig) []byte {
 		c := r.nexus.Decode([8]byte{}, Simple, parse(r, "28 00 00000000 00 0010 00"))
 		p := make([]byte, c.Length)
-		if _, done := c.ReadAtNowait(p, 0); !done {
+		if _, ready := c.ReadAtNowait(p, 0); ready != Ready {
 			if st := c.ReadAt(p, 0); st.code != Good {
 				r.Error(text(st))
 			}
@@ -153,7 +153,7 @@ func TestReadersSeeAllOrNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newAtomicDisk(256, 512)
 			copy(d.now, bytes.Repeat([]byte{1}, 0x2000))
-			cold := false
+			var cold error
 			dev := struct {
 				nowaitDisk
 				atomicWrites
@@ -200,7 +200,7 @@ func TestReadBesideAtomicWrite(t *testing.T) {
 	d := newAtomicDisk(8192, 512)
 	reached, goOn := make(chan struct{}), make(chan struct{})
 	d.halfway = func() { close(reached); <-goOn }
-	cold := false
+	var cold error
 	r := newRig(t, struct {
 		nowaitDisk
 		atomicWrites
@@ -215,7 +215,7 @@ func TestReadBesideAtomicWrite(t *testing.T) {
 	}
 	near := r.nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000000 00 0010 00"))
 	p := make([]byte, 0x2000)
-	if _, done := near.ReadAtNowait(p, 0); done {
+	if _, ready := near.ReadAtNowait(p, 0); ready != Blocks {
 		t.Error("a read in place did not wait for the write, or waited for it")
 	}
 	wg.Go(func() {

@@ -138,6 +138,7 @@ func (s *Session) reap(idle, waiting []*task) {
 		}
 	}
 	s.workers.drop()
+	s.fetchers.drop()
 	s.granter.drop()
 	s.reads.wake()
 	s.writes.wake()

@@ -141,8 +141,8 @@ func (t *task) proceed(onReader bool) {
 		t.deliver(t.cmd.Data, t.cmd.Status)
 	case t.cmd.Kind == scsi.Read && t.toSend() == 0:
 		t.conclude(scsi.StatusGood)
-	case t.cmd.Kind == scsi.Read && onReader && !t.recoverable() && t.readInPlace():
-		t.recycle()
+	case t.cmd.Kind == scsi.Read && onReader && !t.recoverable():
+		t.readInPlace()
 	case t.cmd.ToCache():
 		t.conclude(t.cmd.Finish())
 		t.recycle()

@@ -13,26 +13,36 @@ import (
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
 )
 
-// cached is a disk behind a page cache, which may yet wait.
-type cached struct{ *iscsitest.Gate }
+// cached is a disk behind a page cache, which may yet wait: a read that would ends with
+// miss, if that is not nil.
+type cached struct {
+	*iscsitest.Gate
+	miss error
+}
 
 func (cached) WritesToCache() bool { return true }
 
 func (d cached) ReadAtNowait(p []byte, off int64) (int, error) {
 	if d.Holds(iscsitest.ReadAt) {
-		return 0, blockdev.ErrWouldBlock
+		return 0, d.miss
 	}
 	return d.Device.ReadAt(p, off)
 }
 
 // onCached has a test's sites have such disks.
 func onCached(t testing.TB) {
-	before := front
-	t.Cleanup(func() { front = before })
-	front = func(g *iscsitest.Gate) blockdev.Device { return cached{g} }
+	behind(t, func(g *iscsitest.Gate) blockdev.Device { return cached{g, blockdev.ErrWouldBlock} })
 }
 
-// What holds for a disk whose calls all wait holds where the reader makes them itself.
+// behind has a test's sites have a device in front of their disks.
+func behind(t testing.TB, device func(*iscsitest.Gate) blockdev.Device) {
+	before := front
+	t.Cleanup(func() { front = before })
+	front = device
+}
+
+// What holds for a disk whose calls all wait holds where the reader makes them itself, and
+// where reads wait in a queue.
 func TestOnCachedDisk(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"WriteSizes": TestWriteSizes, "DataOutOfOddLengths": TestDataOutOfOddLengths, "WriteResiduals": TestWriteResiduals,
@@ -49,6 +59,10 @@ func TestOnCachedDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onCached(t)
+			test(t)
+		})
+		t.Run(name+"Fetching", func(t *testing.T) {
+			behind(t, func(g *iscsitest.Gate) blockdev.Device { return cached{g, blockdev.ErrFetching} })
 			test(t)
 		})
 	}

@@ -73,6 +73,8 @@ const (
 type outbox struct {
 	socket *socket
 	corked atomic.Bool
+	// gatherers are those who flush when they have put in what they have.
+	gatherers atomic.Int32
 	// keeps: PDUs with status are kept until they are acknowledged, for error
 	// recovery above level 0.
 	keeps bool
@@ -207,9 +209,25 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 		o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
 	}
 	o.bytes += pdu.BHSLen + len(data)
-	due = !o.busy && (!o.corked.Load() || o.bytes >= corkLimit)
+	due = !o.busy && o.ripe()
 	o.mu.Unlock()
 	return due
+}
+
+// ripe: what is queued need not wait for more. o.mu is held.
+func (o *outbox) ripe() bool {
+	return o.bytes >= corkLimit || !o.corked.Load() && o.gatherers.Load() == 0
+}
+
+// gather has what is sent from now on wait for scatter, as cork does; several may gather.
+func (o *outbox) gather() { o.gatherers.Add(1) }
+
+// scatter writes what has waited. Of no outbox it does nothing.
+func (o *outbox) scatter() {
+	if o != nil {
+		o.gatherers.Add(-1)
+		o.flush()
+	}
 }
 
 // cork has what is sent from now on wait for uncork.
@@ -275,7 +293,7 @@ func (o *outbox) run() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
-		due := len(o.queue) > 0 && !o.busy && !o.corked.Load()
+		due := len(o.queue) > 0 && !o.busy && o.ripe()
 		switch {
 		case o.closed && o.stuck:
 			o.end(nil)

@@ -41,6 +41,7 @@ func (c *Connection) read(r *reading) {
 
 // stopReading ends the connection.
 func (c *Connection) stopReading(err error) {
+	c.s.fetchers.leave()
 	if errors.Is(err, ErrProtocol) {
 		c.outbox.finish() // let the Reject out that says what was wrong
 	} else {
@@ -63,10 +64,13 @@ func (c *Connection) next() (pdu.PDU, error) {
 	if !c.reader.Buffered() {
 		// All that came before is done: its answers go before anything is waited for.
 		c.outbox.uncork()
+		c.attend()
 		if err := c.await(); err != nil {
 			return pdu.PDU{}, err
 		}
 		c.outbox.cork()
+	} else {
+		c.glance()
 	}
 	return c.reader.Next()
 }

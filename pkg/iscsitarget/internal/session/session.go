@@ -143,16 +143,17 @@ type Session struct {
 	nexus *scsi.Nexus // nil in a discovery session
 	ended func()      // called when nothing of the session is left
 
-	window  *window
-	reads   *account
-	writes  *account
-	workers workers
-	granter granter
-	readers sync.WaitGroup // goroutines that read, or have and are in a call still
-	ctx     context.Context
-	cancel  context.CancelFunc
-	done    chan struct{}
-	quit    chan struct{} // closed by Close
+	window   *window
+	reads    *account
+	writes   *account
+	workers  workers
+	granter  granter
+	fetchers fetchers
+	readers  sync.WaitGroup // goroutines that read, or have and are in a call still
+	ctx      context.Context
+	cancel   context.CancelFunc
+	done     chan struct{}
+	quit     chan struct{} // closed by Close
 
 	// fenceMu comes before mu.
 	fenceMu sync.Mutex
@@ -208,6 +209,7 @@ func New(cfg Config, info Info, host Host, units *scsi.Inventory, nexus *scsi.Ne
 		done:   make(chan struct{}), quit: make(chan struct{}), early: map[uint32]*held{},
 		tasks: map[uint32]*task{}, bursts: map[uint32]*burst{}, acks: map[uint32]*task{},
 	}
+	s.fetchers.of = map[[8]byte]*fetcher{}
 	s.workers.limit = cmp.Or(cfg.Workers, WorkerLimit)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -274,7 +276,8 @@ func (s *Session) finish() {
 	if s.nexus != nil {
 		s.nexus.LoseACA()
 	}
-	s.granter.wait() // it may give the workers something to do
+	s.granter.wait() // it may give the workers something to do, as may they:
+	s.fetchers.wait()
 	s.workers.wait()
 	s.readers.Wait()
 	if s.nexus != nil {

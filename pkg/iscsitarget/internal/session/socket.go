@@ -29,12 +29,14 @@ type socket struct {
 
 }
 
-// nowaiter is a connection that can be written to without waiting: [wire.Conn].
+// nowaiter is a connection that can be used without waiting: [wire.Conn].
 type nowaiter interface {
 	// WriteNow writes as much as the connection takes at once.
 	WriteNow(parts [][]byte) (int, error)
 	// AwaitRoom waits until it takes something.
 	AwaitRoom() error
+	// Readable says that reading would not wait.
+	Readable() bool
 }
 
 func newSocket(conn net.Conn, w *window, timeout time.Duration, d pdu.Digests) *socket {

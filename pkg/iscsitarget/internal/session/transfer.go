@@ -33,24 +33,35 @@ func (t *task) segment(n int64) int {
 	return int(min(n, int64(t.conn.Load().maxSend.Load()), maxBuffer, burst))
 }
 
-// readInPlace serves a read as far as that needs no waiting; false means that
-// the rest is for a worker.
-func (t *task) readInPlace() bool {
+// readInPlace serves a read on the reader, as far as that needs no waiting.
+func (t *task) readInPlace() {
+	switch r := t.readNow(); {
+	case r == scsi.Ready:
+		t.recycle()
+	case r == scsi.Fetching && t.toSend() <= maxFetch:
+		t.s.fetchers.submit(t)
+	default:
+		t.s.workers.submit(op{t: t, call: proceedOp})
+	}
+}
+
+// readNow serves a read as far as that needs no waiting. Ready means that it has ended.
+func (t *task) readNow() scsi.Readiness {
 	for {
 		if t.outbox().backedUp() {
-			return false
+			return scsi.Blocks
 		}
 		buf := t.s.reads.tryGet(t.segment(t.toSend() - t.sent))
 		if buf == nil {
-			return false
+			return scsi.Blocks
 		}
-		st, ok := t.cmd.ReadAtNowait(buf.b, t.sent)
-		if !ok {
+		st, r := t.cmd.ReadAtNowait(buf.b, t.sent)
+		if r != scsi.Ready {
 			buf.free()
-			return false
+			return r
 		}
 		if t.sendPart(buf, st) {
-			return true
+			return scsi.Ready
 		}
 	}
 }

@@ -201,6 +201,15 @@ func (c *Conn) read(p []byte) (int, error) {
 	}
 }
 
+// Readable says that Read would return at once.
+func (c *Conn) Readable() bool {
+	if c.enter() != nil {
+		return true
+	}
+	defer c.leave()
+	return c.reading.ready(uintptr(c.fd))
+}
+
 // WriteNow writes as much of the parts as the connection takes at once: that may be
 // nothing, which is no error. No part is empty, and there are 1024 of them at most.
 func (c *Conn) WriteNow(parts [][]byte) (int, error) {

@@ -1,0 +1,255 @@
+package session
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
+)
+
+// What is here ends reads of what was not in memory, and is on its way there. The medium
+// works for all of them at once; to find out which are done costs less than to have a
+// thread wait for each. A reader that has such reads looks after them between the
+// commands that come (attend). When there is neither it leaves them to a goroutine, which
+// waits for the first, in a read: with it comes most of what is behind.
+
+// fetchers have one fetcher a logical unit: a medium that stalls keeps the reads of no
+// other one.
+type fetchers struct {
+	mu      sync.Mutex
+	of      map[[8]byte]*fetcher // by LUN, of those that have something to do
+	pending atomic.Int32         // reads in their queues
+	// attended: a reader is to call attend. Nobody else need wait for anything.
+	attended bool
+	wg       sync.WaitGroup
+}
+
+// fetcher is guarded by fetchers.mu.
+type fetcher struct {
+	queue   []*task // but for those that somebody has in hand
+	inHand  int
+	running bool // run is
+}
+
+// maxFetch is the longest read, in bytes, that is waited for together with others: of a
+// longer one the medium is asked for a part at a time, by a worker of its own.
+const maxFetch = 64 << 10
+
+// maxMisses is how many reads in a row are looked at that are not there yet. They come
+// about in the order in which they were asked for.
+const maxMisses = 8
+
+// glanceInterval is how many PDUs a reader that has more of them takes in before it looks
+// after its reads.
+const glanceInterval = 16
+
+// submit has a read, which a call is counted in for, ended when its data is there. It
+// comes from a reader, which is to call attend.
+func (f *fetchers) submit(t *task) {
+	t.shared.Store(true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attended = true
+	of := f.of[t.lun]
+	if of == nil {
+		of = &fetcher{}
+		f.of[t.lun] = of
+	}
+	at := len(of.queue)
+	if t.head {
+		at = 0
+	}
+	f.put(of, at, t)
+}
+
+// put puts a task into a queue. f.mu is held.
+func (f *fetchers) put(of *fetcher, at int, t *task) {
+	of.queue = slices.Insert(of.queue, at, t)
+	f.pending.Add(1)
+}
+
+// remove takes a task out of a queue. f.mu is held.
+func (f *fetchers) remove(of *fetcher, i int) *task {
+	t := of.queue[i]
+	of.queue = slices.Delete(of.queue, i, i+1)
+	f.pending.Add(-1)
+	return t
+}
+
+// work calls do, which does what is to be done for a task, and puts that back to its
+// place unless it is over. It returns the place of the next. f.mu is held, but not during
+// the call.
+func (f *fetchers) work(of *fetcher, at int, do func(*task) (over bool)) (next int, over bool) {
+	t := f.remove(of, at)
+	of.inHand++
+	f.mu.Unlock()
+	over = do(t)
+	f.mu.Lock()
+	of.inHand--
+	switch {
+	case over:
+	case t.aborted.Load(): // drop did not see it
+		f.mu.Unlock()
+		t.finish(scsi.StatusGood) // it ends
+		f.mu.Lock()
+	default:
+		at = min(at, len(of.queue))
+		f.put(of, at, t)
+		at++
+	}
+	return at, over
+}
+
+// glance is for a reader that has more PDUs in hand: what is there by now it ends, and
+// the answers leave, so that the initiator can go on.
+func (c *Connection) glance() {
+	if c.s.fetchers.pending.Load() == 0 {
+		return
+	}
+	if c.glanced++; c.glanced%glanceInterval == 0 && c.s.fetchers.sweep() {
+		c.outbox.uncork()
+		c.outbox.cork()
+	}
+}
+
+// attend is for a reader that has nothing in hand. It ends the reads whose data is there,
+// until something comes; where it would have to wait for that too, it leaves what is left
+// to the fetchers' goroutines.
+func (c *Connection) attend() {
+	f := &c.s.fetchers
+	for f.pending.Load() > 0 {
+		c.outbox.cork()
+		progress := f.sweep()
+		c.outbox.uncork()
+		switch {
+		case c.outbox.socket.nowait != nil && c.outbox.socket.nowait.Readable():
+			return
+		case !progress:
+			f.leave()
+			return
+		}
+	}
+}
+
+// sweep looks once at what there is to wait for.
+func (f *fetchers) sweep() (progress bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for lun, of := range f.of {
+		progress = f.sweepOne(of) || progress
+		f.tidy(lun, of)
+	}
+	return progress
+}
+
+// tidy forgets a fetcher that has nothing to do. f.mu is held.
+func (f *fetchers) tidy(lun [8]byte, of *fetcher) {
+	if len(of.queue)+of.inHand == 0 && !of.running && f.of[lun] == of {
+		delete(f.of, lun)
+	}
+}
+
+// leave has goroutines wait for what is pending: the reader does so for something else.
+func (f *fetchers) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attended = false
+	for lun, of := range f.of {
+		if !of.running && len(of.queue) > 0 {
+			of.running = true
+			f.wg.Go(func() { f.run(lun, of) })
+		}
+	}
+}
+
+// run waits until there is nothing to wait for, or somebody else attends to it.
+func (f *fetchers) run(lun [8]byte, of *fetcher) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(of.queue) > 0 && !f.attended {
+		f.work(of, 0, (*task).awaitPart)
+		for !f.attended && f.sweepOne(of) {
+		}
+	}
+	of.running = false
+	f.tidy(lun, of)
+}
+
+// sweepOne ends the reads whose data is there; false means that there was none. f.mu is
+// held, but not during the reads.
+func (f *fetchers) sweepOne(of *fetcher) (progress bool) {
+	var box *outbox // that gathers
+	look := func(t *task) (over bool) {
+		if b := t.outbox(); b != box {
+			box.scatter()
+			box = b
+			box.gather()
+		}
+		return t.fetched()
+	}
+	for at, misses, over := 0, 0, false; at < len(of.queue) && misses < maxMisses; {
+		if at, over = f.work(of, at, look); over {
+			progress = true
+		} else {
+			misses++
+		}
+	}
+	f.mu.Unlock()
+	box.scatter()
+	f.mu.Lock()
+	return progress
+}
+
+// awaitPart waits for the next part of a read, and sends it; true means that the read has
+// ended, or waits for something else, on a worker. What is sent in several parts has a
+// small MaxRecvDataSegmentLength.
+func (t *task) awaitPart() (over bool) {
+	if t.aborted.Load() {
+		return false
+	}
+	var buf *buffer
+	if !t.outbox().backedUp() {
+		buf = t.s.reads.tryGet(t.segment(t.toSend() - t.sent))
+	}
+	if buf == nil {
+		t.s.workers.submit(op{t: t, call: proceedOp})
+		return true
+	}
+	return t.sendPart(buf, t.cmd.ReadAt(buf.b, t.sent))
+}
+
+// fetched ends a read if its data is there, or hands it to a worker if there is something
+// else to wait for; false means that it is to be waited for.
+func (t *task) fetched() bool {
+	switch t.readNow() {
+	case scsi.Fetching:
+		return false
+	case scsi.Blocks:
+		t.s.workers.submit(op{t: t, call: proceedOp})
+	}
+	return true
+}
+
+// wait returns when nothing is left; the tasks are aborted.
+func (f *fetchers) wait() { f.wg.Wait() }
+
+// drop takes aborted tasks out of the queues.
+func (f *fetchers) drop() {
+	var dropped []*task
+	f.mu.Lock()
+	for lun, of := range f.of {
+		for i := 0; i < len(of.queue); {
+			if of.queue[i].aborted.Load() {
+				dropped = append(dropped, f.remove(of, i))
+			} else {
+				i++
+			}
+		}
+		f.tidy(lun, of)
+	}
+	f.mu.Unlock()
+	for _, t := range dropped {
+		t.finish(scsi.StatusGood) // it ends
+	}
+}

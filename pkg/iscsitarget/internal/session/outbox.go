@@ -128,8 +128,11 @@ func (o *outbox) room() {
 // await is room where o.mu is held.
 func (o *outbox) await() {
 	for !o.closed && o.bytes >= outboxLimit {
-		o.corked.Store(false) // the reader may be who waits
-		o.change.Broadcast()
+		// The reader may be who waits. run is told once: told by each of several that
+		// wait, they would wake each other without end.
+		if o.corked.Swap(false) {
+			o.change.Broadcast()
+		}
 		o.change.Wait()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,22 +92,22 @@ func TestOutboxLimit(t *testing.T) {
 		a := &account{budget: budget, limit: 4 << 20}
 		server, client := net.Pipe()
 		o := newOutbox(server, newWindow(1, 1), 1, time.Minute, pdu.Digests{})
-		sent := 0
-		var sender sync.WaitGroup
-		sender.Go(func() {
-			for range 12 {
+		var sent atomic.Int32
+		var senders sync.WaitGroup
+		for range 12 {
+			senders.Go(func() {
 				buf := a.tryGet(maxBuffer)
 				o.send(pdu.DataIn{}.Header(), buf.b, buf, noStatSN)
-				sent++
-			}
-		})
-		synctest.Wait()
-		if sent != outboxLimit/maxBuffer {
-			t.Errorf("%d PDUs queued", sent)
+				sent.Add(1)
+			})
+		}
+		synctest.Wait() // for ever, where those that wait wake each other
+		if n := sent.Load(); n != outboxLimit/maxBuffer {
+			t.Errorf("%d PDUs queued", n)
 		}
 		o.post(pdu.NopIn{}.Header(), takesStatSN)
 		o.close()
-		sender.Wait()
+		senders.Wait()
 		if err := o.run(); err != nil {
 			t.Error(err)
 		}

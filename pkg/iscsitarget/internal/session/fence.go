@@ -113,7 +113,21 @@ func (o *outbox) hold() (statSN uint32) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.held = true
+	// Those that waited for room may be the reader, which does so no more.
+	o.change.Broadcast()
 	return o.statSN
+}
+
+// setAside holds a PDU back. An initiator that has more of them come than there is memory
+// for, and acknowledges nothing, has the connection closed. o.mu is held.
+func (o *outbox) setAside(p outgoing) {
+	o.behind = append(o.behind, p)
+	if p.buf == nil {
+		o.aside += pdu.BHSLen + len(p.data)
+	}
+	if o.aside > unackedBytes {
+		_ = o.socket.conn.Close()
+	}
 }
 
 // has: the initiator has everything below statSN, or the connection has ended.
@@ -126,7 +140,7 @@ func (o *outbox) has(statSN uint32) bool {
 // letGo ends hold.
 func (o *outbox) letGo() {
 	o.mu.Lock()
-	o.held = false
+	o.held, o.aside = false, 0
 	o.queue, o.behind = append(o.queue, o.behind...), nil
 	o.mu.Unlock()
 	o.change.Broadcast()

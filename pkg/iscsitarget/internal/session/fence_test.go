@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,4 +100,70 @@ func TestNoResponseFence(t *testing.T) {
 	b.unacked(b.ExpStatSN, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
 	a.abortTaskSet()
 	a.Expect(pdu.OpTaskManagementResponse)
+}
+
+// heldBack is a connection that has to acknowledge what came before before, so that an
+// answer on another one goes.
+func heldBack(t *testing.T) (a, b *rig, before uint32) {
+	t.Helper()
+	p := several()
+	p.TaskReporting = text.ResponseFence
+	a = newSite(t).join(p)
+	b = a.another(8)
+	b.Alive()
+	before = b.ExpStatSN
+	b.unacked(before, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+	b.Expect(pdu.OpSCSIResponse)
+	a.abortTaskSet()
+	b.Expect(pdu.OpNopIn)
+	return a, b, before
+}
+
+// However much a fence holds back, the acknowledgement that it waits for is heard.
+func TestResponseFenceHoldsMuchBack(t *testing.T) {
+	a, b, before := heldBack(t)
+	const n = 512 << 10
+	reads := 0
+	for ; reads < 6; reads++ {
+		b.unacked(before, iscsitest.Command{CDB: iscsitest.Read(0, n/block), In: n})
+	}
+	for b.c.outbox.backlog() < outboxLimit {
+		a.Alive()
+	}
+	b.unacked(before, iscsitest.Command{CDB: iscsitest.TestUnitReady()})
+	b.Send(pdu.NopOut{Immediate: true, ITT: pdu.NoTag, TTT: 1, CmdSN: b.CmdSN, ExpStatSN: b.ExpStatSN}.Header(), nil)
+	a.Until(pdu.OpTaskManagementResponse)
+	a.Alive() // acknowledges
+	for ended := 0; ended <= reads; {
+		if p := b.Recv(); p.BHS.Opcode() == pdu.OpSCSIResponse || p.BHS.Opcode() == pdu.OpDataIn && pdu.ParseDataIn(&p.BHS).HasStatus {
+			ended++
+		}
+	}
+	b.Alive()
+}
+
+// backlog is how many bytes wait.
+func (o *outbox) backlog() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes
+}
+
+// A fence holds no more back than there is memory for: a connection that never
+// acknowledges ends.
+func TestResponseFenceIsNeverAcknowledged(t *testing.T) {
+	a, b, before := heldBack(t)
+	data := make([]byte, 8192)
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	sender.Go(func() {
+		for b.TrySend(pdu.NopOut{Immediate: true, ITT: 1, TTT: pdu.NoTag, CmdSN: 1, ExpStatSN: before}.Header(), data) == nil {
+		}
+	})
+	select {
+	case <-b.ended:
+	case <-time.After(iscsitest.Timeout):
+		t.Error("it goes on")
+	}
+	a.Until(pdu.OpTaskManagementResponse)
 }

@@ -91,6 +91,7 @@ type outbox struct {
 	acked  uint32 // below it the initiator has everything
 	held   bool   // what is added waits in behind, for a Response Fence
 	behind []outgoing
+	aside  int // bytes in behind that are on no budget
 	closed bool
 	drain  bool // run ends when the queue is empty
 	// unacked are the PDUs with status that are kept, by StatSN; retains says that
@@ -125,9 +126,10 @@ func (o *outbox) room() {
 	o.await()
 }
 
-// await is room where o.mu is held.
+// await is room where o.mu is held. Nobody waits for what a fence holds back: the reader
+// is to hear of the acknowledgement that lets it go.
 func (o *outbox) await() {
-	for !o.closed && o.bytes >= outboxLimit {
+	for !o.closed && !o.held && o.bytes >= outboxLimit {
 		// The reader may be who waits. run is told once: told by each of several that
 		// wait, they would wake each other without end.
 		if o.corked.Swap(false) {
@@ -207,7 +209,7 @@ func (o *outbox) add(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequence)
 		return false
 	}
 	if o.held {
-		o.behind = append(o.behind, outgoing{header: h, data: data, buf: buf})
+		o.setAside(outgoing{header: h, data: data, buf: buf})
 	} else {
 		o.queue = append(o.queue, outgoing{header: h, data: data, buf: buf})
 	}

@@ -107,12 +107,12 @@ func (o *outbox) ask() (statSN uint32) {
 	return o.statSN
 }
 
-// hold is ask, and has what comes after it wait for letGo.
+// hold is ask, and has what comes after it wait for letGo, unless it is the last.
 func (o *outbox) hold() (statSN uint32) {
 	o.post(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nextStatSN)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held = true
+	o.held = !o.drain
 	// Those that waited for room may be the reader, which does so no more.
 	o.change.Broadcast()
 	return o.statSN

@@ -167,3 +167,13 @@ func TestResponseFenceIsNeverAcknowledged(t *testing.T) {
 	}
 	a.Until(pdu.OpTaskManagementResponse)
 }
+
+// A connection that is logged out is answered though a fence holds it back.
+func TestLogoutBehindAResponseFence(t *testing.T) {
+	_, b, _ := heldBack(t)
+	itt := b.logout(pdu.LogoutCloseConnection, b.CID)
+	if p := b.Expect(pdu.OpLogoutResponse); p.BHS.ITT() != itt {
+		t.Errorf("% x", p.BHS[:])
+	}
+	b.ExpectClosed()
+}

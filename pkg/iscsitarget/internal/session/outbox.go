@@ -321,13 +321,14 @@ func (o *outbox) run() error {
 	}
 }
 
-// finish lets run end once everything queued is written.
+// finish lets run end once everything queued is written, and what a fence holds back,
+// which would be lost otherwise.
 func (o *outbox) finish() {
 	o.mu.Lock()
 	o.drain = true
 	o.corked.Store(false)
 	o.mu.Unlock()
-	o.change.Broadcast()
+	o.letGo()
 }
 
 // close drops what is queued and wakes everybody.

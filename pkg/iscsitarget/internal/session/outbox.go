@@ -305,6 +305,7 @@ func (o *outbox) run() error {
 		case o.closed:
 			return o.failed
 		case o.drain && len(o.queue) == 0 && !o.busy:
+			o.shut() // what comes now would be left to nobody
 			return nil
 		case due:
 			o.begin()

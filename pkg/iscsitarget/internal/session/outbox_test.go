@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -139,4 +140,28 @@ func TestOutboxTimeout(t *testing.T) {
 		_ = server.Close()
 		_ = client.Close()
 	})
+}
+
+// full is a connection that takes nothing, nor soon.
+type full struct{ net.Conn }
+
+func (full) SetWriteDeadline(time.Time) error { return nil }
+func (full) WriteNow([][]byte) (int, error)   { return 0, nil }
+func (full) AwaitRoom() error                 { return os.ErrDeadlineExceeded }
+
+// What is sent when run has written all that there was to write is nobody's to write any
+// more: its memory is given back.
+func TestOutboxIsFinished(t *testing.T) {
+	a := &account{budget: NewBudget(1 << 20), limit: 1 << 20}
+	o := newOutbox(full{}, newWindow(1, 1), 1, time.Minute, pdu.Digests{})
+	o.finish()
+	if err := o.run(); err != nil {
+		t.Error(err)
+	}
+	buf := a.tryGet(100)
+	o.send(pdu.DataIn{}.Header(), buf.b, buf, noStatSN)
+	o.close()
+	if a.budget.Used() != 0 {
+		t.Errorf("%d bytes still out", a.budget.Used())
+	}
 }

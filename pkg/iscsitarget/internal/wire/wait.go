@@ -53,14 +53,18 @@ type waiter struct {
 
 // wait returns when the connection is ready, or its end has come.
 func (w *waiter) wait() error {
-	if w.sit() {
-		ready, err := w.poll()
-		w.rise()
-		if ready || err != nil && !errors.Is(err, unix.EAGAIN) {
+	for {
+		if w.sit() {
+			ready, err := w.poll()
+			w.rise()
+			if ready || err != nil && !errors.Is(err, unix.EAGAIN) {
+				return err
+			}
+		}
+		if ready, err := w.park(); ready || err != nil {
 			return err
 		}
 	}
-	return w.park()
 }
 
 // sit takes a seat, where there is one.
@@ -119,14 +123,13 @@ func (w *waiter) poll() (ready bool, err error) {
 }
 
 // park waits in the poller, or where that cannot be, for want of a descriptor, in the
-// system call. It may return before the connection is ready.
-func (w *waiter) park() error {
-	err := w.register()
-	if err != nil {
-		if _, err = w.poll(); errors.Is(err, unix.EAGAIN) {
+// system call, and then no longer than a connection counts as busy.
+func (w *waiter) park() (ready bool, err error) {
+	if w.register() != nil {
+		if ready, err = w.poll(); errors.Is(err, unix.EAGAIN) {
 			err = nil
 		}
-		return err
+		return ready, err
 	}
 	if w.turns == 0 {
 		defer w.unpark()
@@ -140,9 +143,9 @@ func (w *waiter) park() error {
 		err = raw.Write(w.ready)
 	}
 	if os.IsTimeout(err) {
-		return os.ErrDeadlineExceeded
+		err = os.ErrDeadlineExceeded
 	}
-	return err
+	return err == nil, err
 }
 
 // register has the poller know the connection, by a descriptor of its own, and its

@@ -152,7 +152,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.readSeated(p)
 		if errors.Is(err, unix.EAGAIN) {
-			if err = c.reading.park(); err == nil {
+			if _, err = c.reading.park(); err == nil {
 				n, err = c.read(p)
 			}
 		}

@@ -187,37 +187,45 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// withoutDescriptors runs f while the process gets no other descriptor.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	}()
+	f()
+}
+
 // A connection outlives a want of descriptors, and keeps to its deadline.
 func TestNoDescriptors(t *testing.T) {
 	unseated(t, func(t *testing.T) {
 		c, peer := pair(t)
-		var limit unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			t.Fatal(err)
-		}
-		none := limit
-		none.Cur = 3
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-				t.Error(err)
+		withoutDescriptors(t, func() {
+			_ = c.SetDeadline(time.Now().Add(3 * busyPeriod))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("read: %v", err)
 			}
-		}()
-		_ = c.SetDeadline(time.Now().Add(3 * busyPeriod))
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("read: %v", err)
-		}
-		if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("write: %v", err)
-		}
-		_ = c.SetDeadline(time.Time{})
-		time.AfterFunc(2*busyPeriod, func() { _, _ = peer.Write([]byte("x")) })
-		b := make([]byte, 1)
-		if n, err := c.Read(b); n != 1 || b[0] != 'x' || err != nil {
-			t.Errorf("read %d bytes: %v", n, err)
-		}
+			if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("write: %v", err)
+			}
+			_ = c.SetDeadline(time.Time{})
+			time.AfterFunc(2*busyPeriod, func() { _, _ = peer.Write([]byte("x")) })
+			b := make([]byte, 1)
+			if n, err := c.Read(b); n != 1 || b[0] != 'x' || err != nil {
+				t.Errorf("read %d bytes: %v", n, err)
+			}
+		})
 	})
 }
 
@@ -284,4 +292,24 @@ func TestAllocations(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// AwaitRoom returns when there is room, also for want of descriptors: who writes as long
+// as the peer takes something relies on it.
+func TestAwaitRoomWithoutDescriptors(t *testing.T) {
+	unseated(t, func(t *testing.T) {
+		c, _ := pair(t)
+		for n := 1; n > 0; {
+			var err error
+			if n, err = c.WriteNow([][]byte{make([]byte, 1<<20)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		withoutDescriptors(t, func() {
+			_ = c.SetWriteDeadline(time.Now().Add(5 * busyPeriod))
+			if err := c.AwaitRoom(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("there is room: %v", err)
+			}
+		})
+	})
 }

@@ -66,8 +66,9 @@ func (t *task) arrived() {
 // that which it is to ask for.
 func awakeOp(o op) {
 	t := o.t
-	t.cmd = t.cmd.Again()
+	next := t.cmd.Again()
 	t.s.mu.Lock()
+	t.cmd = next // under the lock: who waits for a unit's tasks looks at it
 	t.dormancy = enabled
 	if bad(t.cmd.Status) {
 		t.fail(t.cmd.Status)

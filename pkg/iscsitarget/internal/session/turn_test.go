@@ -1,6 +1,7 @@
 package session
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -254,4 +255,29 @@ func TestTurnSeesWhatCameBefore(t *testing.T) {
 	expect(t, b.Wait(theirs), scsi.ReservationConflict, 0)
 	expect(t, b.Wait(capacity), scsi.ReservationConflict, 0)
 	st.holds(1, make([]byte, block))
+}
+
+// Who waits for the tasks of a unit may look at a task just when its turn comes.
+func TestAwaitTasksWhileTurnsCome(t *testing.T) {
+	r := newSite(t).join(usual())
+	var removal sync.WaitGroup
+	defer removal.Wait()
+	over := make(chan struct{})
+	defer close(over)
+	removal.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				AwaitTasks(r.Peers(), new(scsi.Unit))
+			}
+		}
+	})
+	for range 50 {
+		older := r.writes1(ordered, 0, 1)
+		younger := r.writes1(ordered, 0, 2)
+		good(t, r.Wait(older))
+		good(t, r.Wait(younger))
+	}
 }

@@ -104,6 +104,15 @@ func (o *outbox) ask() (statSN uint32) {
 	o.post(pdu.NopIn{ITT: pdu.NoTag, TTT: pingTag}.Header(), nextStatSN)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.expected()
+}
+
+// expected is the StatSN that the initiator is to have. Between fences nobody looks at what
+// it acknowledges: by now acked may lie anywhere, as numbers go round. o.mu is held.
+func (o *outbox) expected() (statSN uint32) {
+	if o.acked != o.statSN {
+		o.acked = o.statSN - 1
+	}
 	return o.statSN
 }
 
@@ -115,7 +124,7 @@ func (o *outbox) hold() (statSN uint32) {
 	o.held = !o.drain
 	// Those that waited for room may be the reader, which does so no more.
 	o.change.Broadcast()
-	return o.statSN
+	return o.expected()
 }
 
 // setAside holds a PDU back. An initiator that has more of them come than there is memory

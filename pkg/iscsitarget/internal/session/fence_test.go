@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -176,4 +177,24 @@ func TestLogoutBehindAResponseFence(t *testing.T) {
 		t.Errorf("% x", p.BHS[:])
 	}
 	b.ExpectClosed()
+}
+
+// A fence waits also where more has been sent since the last one than half of the numbers
+// that StatSN has.
+func TestResponseFenceAndOldNumbers(t *testing.T) {
+	server, client := net.Pipe()
+	defer server.Close()
+	defer client.Close()
+	for _, since := range []uint32{0, 1, 1<<31 - 1, 1 << 31, 1<<31 + 1, 1<<32 - 1} {
+		o := newOutbox(server, newWindow(1, 1), 100, time.Second, pdu.Digests{})
+		o.statSN += since
+		statSN := o.hold()
+		if o.has(statSN) != (since == 0) {
+			t.Errorf("after %d PDUs: %v", since, o.has(statSN))
+		}
+		o.acknowledge(statSN)
+		if !o.has(statSN) {
+			t.Errorf("after %d PDUs: not acknowledged", since)
+		}
+	}
 }

@@ -115,7 +115,7 @@ func (b *burst) r2t() pdu.BHS {
 func (s *Session) newTransferTag() uint32 {
 	for {
 		s.nextTTT++
-		if s.bursts[s.nextTTT] == nil && s.acks[s.nextTTT] == nil && s.nextTTT != pdu.NoTag {
+		if s.bursts[s.nextTTT] == nil && s.acks[s.nextTTT] == nil && s.nextTTT != pdu.NoTag && s.nextTTT != 0 {
 			return s.nextTTT
 		}
 	}

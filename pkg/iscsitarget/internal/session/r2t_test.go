@@ -211,3 +211,21 @@ func TestSeveralR2TsInLittleMemory(t *testing.T) {
 		})
 	}
 }
+
+// The transfer tags that say something else than a tag are left out when the numbers go
+// round: 0 is that of a burst that was not asked for yet.
+func TestTransferTagsGoRound(t *testing.T) {
+	r := newSite(t).join(usual())
+	r.s.mu.Lock()
+	r.s.nextTTT = pdu.NoTag - 2
+	r.s.mu.Unlock()
+	for range 3 {
+		itt := r.Start(iscsitest.Command{CDB: iscsitest.Write(0, 1), Out: pattern(1, block)})
+		good(t, r.Wait(itt))
+	}
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if r.s.nextTTT != 2 {
+		t.Errorf("the third tag is %#x", r.s.nextTTT)
+	}
+}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"runtime"
@@ -10,21 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deadline is a time in nanoseconds since 1970; 0 is never.
+// began is what deadlines are counted from: on the monotonic clock, since the machine's may
+// be put on or back.
+var began = time.Now()
+
+// deadline is a time in nanoseconds since began; 0 is never.
 type deadline struct{ ns atomic.Int64 }
 
 func (d *deadline) set(t time.Time) {
 	if t.IsZero() {
 		d.ns.Store(0)
 	} else {
-		d.ns.Store(t.UnixNano())
+		d.ns.Store(cmp.Or(int64(t.Sub(began)), -1))
 	}
 }
 
 // left is how long it is until then, and false for never.
 func (d *deadline) left() (time.Duration, bool) {
 	ns := d.ns.Load()
-	return time.Duration(ns - time.Now().UnixNano()), ns != 0
+	return time.Duration(ns) - time.Since(began), ns != 0
 }
 
 // busyPeriod is how long a connection is waited for in a system call, after which it
@@ -160,7 +165,7 @@ func (w *waiter) register() error {
 	}
 	var by time.Time
 	if ns := w.deadline.ns.Load(); ns != 0 {
-		by = time.Unix(0, ns)
+		by = began.Add(time.Duration(ns))
 	}
 	set := w.poller.SetReadDeadline
 	if w.events == unix.POLLOUT {

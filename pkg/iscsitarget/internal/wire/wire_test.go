@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -311,5 +312,35 @@ func TestAwaitRoomWithoutDescriptors(t *testing.T) {
 				t.Errorf("there is room: %v", err)
 			}
 		})
+	})
+}
+
+// steppedBy is t as if it had been said before the machine's clock was put on, or back: its
+// monotonic reading is what it was.
+func steppedBy(by time.Duration, t time.Time) time.Time {
+	// The first word of one with a monotonic reading holds seconds above 30 bits.
+	*(*int64)(unsafe.Pointer(&t)) -= int64(by/time.Second) << 30 //nolint:gosec // no test can put the clock
+	return t
+}
+
+// Deadlines do not hang on the machine's clock, which may be put on or back.
+func TestDeadlinesAndTheClock(t *testing.T) {
+	const patience = 3 * busyPeriod
+	unseated(t, func(t *testing.T) {
+		for _, by := range []time.Duration{time.Hour, -time.Hour} {
+			c, _ := pair(t)
+			start := time.Now()
+			late := time.AfterFunc(10*time.Second, func() { _ = c.Close() })
+			_ = c.SetDeadline(steppedBy(by, start.Add(patience)))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) < patience {
+				t.Errorf("%v: read: %v after %v", by, err, time.Since(start))
+			}
+			start = time.Now()
+			_ = c.SetDeadline(steppedBy(by, start.Add(patience)))
+			if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) < patience {
+				t.Errorf("%v: write: %v after %v", by, err, time.Since(start))
+			}
+			late.Stop()
+		}
 	})
 }

@@ -162,7 +162,10 @@ func TestResponseFenceIsNeverAcknowledged(t *testing.T) {
 		}
 	})
 	select {
-	case <-b.ended:
+	case err := <-b.ended:
+		if err == nil {
+			t.Error("no error")
+		}
 	case <-time.After(iscsitest.Timeout):
 		t.Error("it goes on")
 	}

@@ -23,7 +23,11 @@ func (s DeviceSuite) testCopy(t *testing.T) {
 	want := pattern(6, testSize)
 	write(t, dst, 0, want)
 	for _, c := range copies {
-		ok(t, dst.(blockdev.RangeCopier).CopyFrom(src, c.src, c.dst, c.n))
+		err := dst.(blockdev.RangeCopier).CopyFrom(src, c.src, c.dst, c.n)
+		if errors.Is(err, blockdev.ErrCannotCopy) && (c.src|c.dst|c.n)%max(s.CopyUnit, 1) != 0 {
+			continue
+		}
+		ok(t, err)
 		copy(want[c.dst:], from[c.src:c.src+c.n])
 	}
 	equal(t, dst, 0, want)

@@ -58,6 +58,8 @@ type DeviceSuite struct {
 	Open func(t *testing.T, size int64, blockSize int) blockdev.Device
 	// Has is what the device must offer, no more and no less.
 	Has Capability
+	// CopyUnit is that of ranges that CopyFrom must copy: others it may refuse. 0 is 1.
+	CopyUnit int64
 	// Grow makes an open device larger; nil for a backend that cannot.
 	Grow func(t *testing.T, d blockdev.Device, size int64)
 	// FailSync makes the device's next Sync fail as a disk that loses

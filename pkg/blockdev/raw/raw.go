@@ -24,7 +24,7 @@ type Options struct {
 	// ReadOnly opens without the right to write: writes fail with EROFS.
 	ReadOnly bool
 	// BlockSize is the logical block length in bytes, 512 to 4096. 0 is
-	// the block device's own, and 512 for a file.
+	// the block device's own; for a file 512, or what Direct needs.
 	BlockSize int
 	// StateFile is where the device, as a [blockdev.StateKeeper], keeps the
 	// state of the logical unit above it: a file of a directory that exists.
@@ -35,8 +35,8 @@ type Options struct {
 	// Root is a directory that the path must lie below, whatever its links and
 	// dots say; empty allows any.
 	Root string
-	// Direct reads and writes past the page cache, a block device alone:
-	// offsets and lengths must then be multiples of its logical block.
+	// Direct reads and writes past the page cache, for which a file system may
+	// need longer blocks.
 	Direct bool
 
 	calls fd.Calls // a test's
@@ -100,9 +100,6 @@ func open(place, path string, o Options) (blockdev.Device, error) {
 	if kind != 0 && !isDisk {
 		return nil, fmt.Errorf("%s is no regular file or block device but %v: %w", path, kind, blockdev.ErrInvalid)
 	}
-	if o.Direct && !isDisk {
-		return nil, fmt.Errorf("%s is a file, direct I/O is for block devices: %w", path, blockdev.ErrInvalid)
-	}
 	f, err := openFile(place, o, isDisk)
 	if err != nil {
 		return nil, err
@@ -127,10 +124,12 @@ func openFile(path string, o Options, isDisk bool) (*os.File, error) {
 		flag |= unix.O_DIRECT
 	}
 	f, err := os.OpenFile(path, flag, 0)
-	if errors.Is(err, unix.EBUSY) {
+	switch {
+	case errors.Is(err, unix.EBUSY):
 		return nil, fmt.Errorf("%s: mounted or claimed by another: %w", path, blockdev.ErrBusy)
-	}
-	if err != nil {
+	case o.Direct && errors.Is(err, unix.EINVAL):
+		return nil, fmt.Errorf("%w: its file system has no direct I/O", err)
+	case err != nil:
 		return nil, err
 	}
 	if isDisk { // no lock: udev takes them on disks, for itself
@@ -170,15 +169,24 @@ func writable(f *os.File) error {
 }
 
 func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device, error) {
-	alignment := int64(1)
-	if isDisk {
-		logical, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
-		if err != nil {
+	alignment := int64(1) // of fallocate
+	direct, smallest := 0, 1
+	var err error
+	switch {
+	case isDisk:
+		if smallest, err = unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err != nil {
 			return nil, fmt.Errorf("logical block size: %w", err)
 		}
-		alignment = int64(logical)
+		alignment = int64(smallest)
+	case o.Direct:
+		if smallest, err = directAlignment(f); err != nil {
+			return nil, err
+		}
 	}
-	blockSize, err := chooseBlockSize(o.BlockSize, int(alignment))
+	if o.Direct {
+		direct = smallest
+	}
+	blockSize, err := chooseBlockSize(o.BlockSize, smallest)
 	if err != nil {
 		return nil, err
 	}
@@ -190,10 +198,7 @@ func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device
 	if size == 0 {
 		return nil, fmt.Errorf("%d bytes are not one block of %d: %w", end, blockSize, blockdev.ErrInvalid)
 	}
-	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Calls: o.calls}
-	if o.Direct {
-		options.Direct = int(alignment)
-	}
+	options := fd.Options{Name: path, Size: size, BlockSize: blockSize, Alignment: alignment, Direct: direct, Calls: o.calls}
 	if o.ReadOnly {
 		return kept(readOnly{fd.New(f, options)}, path, o.StateFile)
 	}
@@ -207,6 +212,24 @@ func newDevice(f *os.File, path string, o Options, isDisk bool) (blockdev.Device
 	return kept(d, path, o.StateFile)
 }
 
+// directAlignment is the unit of offsets, lengths and addresses in bytes that a file
+// which is open with O_DIRECT takes. Older kernels have nobody to ask but a read.
+func directAlignment(f *os.File) (int, error) {
+	const page = 4096
+	memory, err := unix.Mmap(-1, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0, fmt.Errorf("memory for direct I/O: %w", err)
+	}
+	defer func() { _ = unix.Munmap(memory) }()
+	for n := 512; n <= page; n *= 2 {
+		_, err = unix.Pread(int(f.Fd()), memory[:n], 0)
+		if !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
+	return 0, fmt.Errorf("direct I/O in units of %d bytes: %w", page, err)
+}
+
 // chooseBlockSize returns what was asked for where the medium has no larger
 // blocks itself.
 func chooseBlockSize(asked, medium int) (int, error) {
@@ -218,7 +241,7 @@ func chooseBlockSize(asked, medium int) (int, error) {
 		return 0, err
 	}
 	if chosen < medium {
-		return 0, fmt.Errorf("block size %d is smaller than the device's own, %d: %w", chosen, medium, blockdev.ErrInvalid)
+		return 0, fmt.Errorf("block size %d is smaller than that of the medium, %d: %w", chosen, medium, blockdev.ErrInvalid)
 	}
 	return chosen, nil
 }

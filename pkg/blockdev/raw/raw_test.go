@@ -28,12 +28,17 @@ func makeFile(t *testing.T, size int64) string {
 }
 
 func TestDevice(t *testing.T) {
+	t.Run("cached", func(t *testing.T) { testDevice(t, false, 1) })
+	t.Run("direct", func(t *testing.T) { testDevice(t, true, 4096) })
+}
+
+func testDevice(t *testing.T, direct bool, copyUnit int64) {
 	var path string
 	var fail bool
 	state := filepath.Join(t.TempDir(), "unit.json")
 	open := func(t *testing.T, blockSize int) blockdev.Device {
 		fail = false
-		d, err := Open(path, Options{BlockSize: blockSize, StateFile: state, calls: fd.Calls{Fdatasync: func(n int) error {
+		d, err := Open(path, Options{BlockSize: blockSize, StateFile: state, Direct: direct, calls: fd.Calls{Fdatasync: func(n int) error {
 			if fail {
 				fail = false
 				return unix.EIO
@@ -52,6 +57,7 @@ func TestDevice(t *testing.T) {
 			return open(t, blockSize)
 		},
 		Has:      blockdevtest.All &^ blockdevtest.Marks,
+		CopyUnit: copyUnit,
 		FailSync: func(*testing.T, blockdev.Device) { fail = true },
 		Reopen: func(t *testing.T, d blockdev.Device) blockdev.Device {
 			if err := d.Close(); err != nil {
@@ -175,14 +181,30 @@ func TestLocks(t *testing.T) {
 	}
 }
 
-// Direct I/O is for block devices; one is served past the page cache in the lab.
-func TestDirectRefusesFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+// A file that is open for direct I/O is read and written past the page cache, in blocks
+// that its file system takes.
+func TestDirectFile(t *testing.T) {
+	path := makeFile(t, 1<<20)
+	d, err := Open(path, Options{Direct: true})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path, Options{Direct: true}); !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), path) {
-		t.Error(err)
+	defer d.Close()
+	block := int64(d.BlockSize())
+	if block%512 != 0 || d.(blockdev.CachedWriter).WritesToCache() {
+		t.Errorf("blocks of %d bytes, to the cache: %v", block, d.(blockdev.CachedWriter).WritesToCache())
+	}
+	want := bytes.Repeat([]byte{7}, int(block))
+	if _, err := d.WriteAt(want, block); err != nil {
+		t.Fatal(err)
+	}
+	// Somebody else's cache has it, and ours has not.
+	other, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(other[block:2*block], want) {
+		t.Errorf("the file has not what was written (%v)", err)
+	}
+	if _, err := d.(blockdev.NowaitReader).ReadAtNowait(want, block); !errors.Is(err, blockdev.ErrWouldBlock) {
+		t.Errorf("read from memory: %v", err)
 	}
 }
 

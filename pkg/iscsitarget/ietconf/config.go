@@ -88,7 +88,7 @@ type Type string
 // The types of LUN.
 const (
 	FileIO  Type = "fileio"  // a file or block device, through the page cache
-	BlockIO Type = "blockio" // a block device, past the page cache
+	BlockIO Type = "blockio" // past the page cache
 	NullIO  Type = "nullio"  // nothing: writes vanish
 )
 

@@ -252,29 +252,34 @@ func testNullIO(t *testing.T, s *site) {
 	s.suite(t, at(portal, disk), "ALL.Read10", 6)
 }
 
-// testBlockIO has loop devices, which are block devices as any.
+// testBlockIO has loop devices, which are block devices as any, and a file past the page
+// cache.
 func testBlockIO(t *testing.T, s *site) {
 	image := filepath.Join(t.TempDir(), "image")
 	sparse(t, image, smallSize)
+	file := filepath.Join(t.TempDir(), "file")
+	sparse(t, file, smallSize)
 	device, protected := loop(t, image), loop(t, "--read-only", image)
-	s.start(t, "Target "+disk+ietdconf.Generous+"\tLun 0 Path="+device+",Type=blockio\n\tLun 1 Path="+protected+",Type=blockio,IOMode=ro\n")
-	unit := at(portal, disk)
-	for _, suite := range []struct {
-		name  string
-		tests int
-	}{{"ALL.Read10", 6}, {"ALL.Write10", 6}, {"ALL.WriteVerify16", 6}} {
-		s.suite(t, unit, suite.name, suite.tests)
-	}
-	if out, err := s.try(nil, "qemu-io", "-f", "raw", "-c", "write -P 7 1M 64k", "-c", "read -P 7 1M 64k", unit); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	// Stable when it is acknowledged, though nobody flushed it.
-	if !contains(t, image, 7, 1<<20) {
-		t.Error("the device has not what was written")
+	s.start(t, "Target "+disk+ietdconf.Generous+"\tLun 0 Path="+device+",Type=blockio\n\tLun 1 Path="+protected+",Type=blockio,IOMode=ro\n\tLun 2 Path="+file+",Type=blockio\n")
+	for unit, behind := range map[string]string{at(portal, disk): image, "iscsi://" + portal + "/" + disk + "/2": file} {
+		for _, suite := range []struct {
+			name  string
+			tests int
+		}{{"ALL.Read10", 6}, {"ALL.Write10", 6}, {"ALL.WriteVerify16", 6}, {"ALL.iSCSIResiduals", 10}} {
+			s.suite(t, unit, suite.name, suite.tests)
+		}
+		if out, err := s.try(nil, "qemu-io", "-f", "raw", "-c", "write -P 7 1M 64k", "-c", "read -P 7 1M 64k", unit); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		// Stable when it is acknowledged, though nobody flushed it.
+		if !contains(t, behind, 7, 1<<20) {
+			t.Errorf("%s has not what was written", behind)
+		}
 	}
 	s.suite(t, "iscsi://"+portal+"/"+disk+"/1", "ALL.ReadOnly", 1, "[SKIPPED] UNMAP is not implemented.")
-	// What cannot be written, or is no device, is no LUN that is written to.
-	for path, why := range map[string]string{protected: "read-only file system", image: "direct I/O is for block devices"} {
+	// What cannot be written is no LUN that is written to, and where there is no direct I/O
+	// there is no blockio.
+	for path, why := range map[string]string{protected: "read-only file system", "/proc/version": "no direct I/O"} {
 		conf := filepath.Join(t.TempDir(), "ietd.conf")
 		if err := os.WriteFile(conf, []byte("Target "+other+"\n\tLun 0 Path="+path+",Type=blockio\n"), 0o600); err != nil {
 			t.Fatal(err)

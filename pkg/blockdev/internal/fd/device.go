@@ -31,8 +31,8 @@ type Options struct {
 	Alignment int64
 	// Direct says that the file was opened with O_DIRECT, and is what that
 	// demands of offsets, lengths and the memory's address, in bytes: a power of
-	// two. Offsets and lengths that are no multiple of it are ErrInvalid. 0: it
-	// was not.
+	// two, of which Size is a multiple. What does not meet it costs a copy, and a
+	// write of parts of units a read. 0: it was not.
 	Direct int
 	// Calls are the system calls; the zero value is the kernel's.
 	Calls Calls
@@ -58,6 +58,8 @@ type Device struct {
 	noNowait atomic.Bool
 
 	bounces *bounces // nil without Direct
+	// patching is held by a write that reads first, and shared by the others.
+	patching sync.RWMutex
 }
 
 var (
@@ -127,8 +129,6 @@ func (d *Device) enter(off, n int64) error {
 		err = d.errClosed()
 	case err != nil:
 		err = fmt.Errorf("%s: %w", d.o.Name, err)
-	case d.o.Direct > 0 && (off|n)&int64(d.o.Direct-1) != 0:
-		err = fmt.Errorf("%s: %d bytes at %d, direct I/O is in units of %d: %w", d.o.Name, n, off, d.o.Direct, blockdev.ErrInvalid)
 	default:
 		return nil
 	}

@@ -1,6 +1,11 @@
 package fd
 
-import "unsafe"
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	// bounceSize is the longest transfer through a bounce buffer, in bytes, and
@@ -36,41 +41,92 @@ func (b *bounces) take() []byte {
 
 func (b *bounces) put(p []byte) { b.free <- p }
 
-// fits says whether direct I/O takes p as it is.
-func (b *bounces) fits(p []byte) bool {
-	return len(p) == 0 || int(uintptr(unsafe.Pointer(&p[0])))&(b.align-1) == 0 //nolint:gosec // an address, for its alignment
+// fits says whether direct I/O takes p as it is, for an offset.
+func (b *bounces) fits(p []byte, off int64) bool {
+	return b.whole(p, off) && (len(p) == 0 || int(uintptr(unsafe.Pointer(&p[0])))&(b.align-1) == 0) //nolint:gosec // an address, for its alignment
+}
+
+// whole says whether p, at an offset, is made of whole units.
+func (b *bounces) whole(p []byte, off int64) bool { return (off|int64(len(p)))&int64(b.align-1) == 0 }
+
+// around is the offset of the unit that off lies in, and how many bytes from there on are
+// the whole units of n bytes at off, as far as a buffer goes.
+func (b *bounces) around(off int64, n int) (start int64, span int) {
+	unit := int64(b.align)
+	start = off - off%unit
+	end := off + int64(n) + unit - 1
+	return start, int(min(end-end%unit-start, bounceSize))
 }
 
 // pread is one read of the file; like the system call it may read less.
 func (d *Device) pread(p []byte, off int64) (int, error) {
-	if d.bounces == nil || d.bounces.fits(p) {
+	if d.bounces == nil || d.bounces.fits(p, off) {
 		return d.o.Calls.Pread(d.fd, p, off)
 	}
 	buf := d.bounces.take()
 	defer d.bounces.put(buf)
-	n, err := d.o.Calls.Pread(d.fd, buf[:min(len(p), bounceSize)], off)
-	if n > 0 {
-		copy(p, buf[:n])
+	start, span := d.bounces.around(off, len(p))
+	n, err := d.o.Calls.Pread(d.fd, buf[:span], start)
+	if err != nil || n <= int(off-start) {
+		return min(n, 0), err
 	}
-	return n, err
+	return copy(p, buf[off-start:n]), nil
 }
 
 // pwrite is one write of the file; like the system call it may write less.
 func (d *Device) pwrite(p []byte, off int64) (int, error) {
-	return d.bounced(p, func(p []byte) (int, error) { return d.o.Calls.Pwrite(d.fd, p, off) })
+	return d.bounced(p, off, func(p []byte, off int64) (int, error) { return d.o.Calls.Pwrite(d.fd, p, off) })
 }
 
 // pwriteStable is the same for a handle of stable writes.
 func (d *Device) pwriteStable(handle int, p []byte, off int64) (int, error) {
-	return d.bounced(p, func(p []byte) (int, error) { return d.o.Calls.WriteStable(handle, p, off) })
+	return d.bounced(p, off, func(p []byte, off int64) (int, error) { return d.o.Calls.WriteStable(handle, p, off) })
 }
 
 // bounced writes p by write, through an aligned buffer where it must be one.
-func (d *Device) bounced(p []byte, write func([]byte) (int, error)) (int, error) {
-	if d.bounces == nil || d.bounces.fits(p) {
-		return write(p)
+func (d *Device) bounced(p []byte, off int64, write func(p []byte, off int64) (int, error)) (int, error) {
+	switch {
+	case d.bounces == nil:
+		return write(p, off)
+	case !d.bounces.whole(p, off):
+		return d.patch(p, off, write)
+	}
+	d.patching.RLock()
+	defer d.patching.RUnlock()
+	if d.bounces.fits(p, off) {
+		return write(p, off)
 	}
 	buf := d.bounces.take()
 	defer d.bounces.put(buf)
-	return write(buf[:copy(buf, p)])
+	return write(buf[:copy(buf, p)], off)
+}
+
+// patch writes what does not consist of whole units: it reads those that p lies in, and
+// writes them with it. No other write is made meanwhile, which would be undone.
+func (d *Device) patch(p []byte, off int64, write func(p []byte, off int64) (int, error)) (int, error) {
+	buf := d.bounces.take()
+	defer d.bounces.put(buf)
+	d.patching.Lock()
+	defer d.patching.Unlock()
+	start, span := d.bounces.around(off, len(p))
+	for done := 0; done < span; {
+		n, err := d.o.Calls.Pread(d.fd, buf[done:span], start+int64(done))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err == nil && n == 0:
+			err = d.errShort(start, span)
+		}
+		if err != nil {
+			return 0, err
+		}
+		done += n
+	}
+	skew := int(off - start)
+	copied := copy(buf[skew:span], p)
+	n, err := write(buf[:span], start)
+	if err != nil {
+		return 0, err
+	}
+	return min(max(n-skew, 0), copied), nil
 }

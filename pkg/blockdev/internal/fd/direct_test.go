@@ -90,21 +90,75 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// What is no multiple of the unit is refused, and touches nothing; nothing is read out
-// of turn.
-func TestDirectRefuses(t *testing.T) {
-	d := openDirect(t, 1<<20)
-	p := make([]byte, 513)
-	_, readErr := d.ReadAt(p[:512], 1)
-	_, lengthErr := d.ReadAt(p, 0)
-	_, writeErr := d.WriteAt(p, 512)
-	for name, err := range map[string]error{"offset": readErr, "length": lengthErr, "write": writeErr, "stable": d.WriteAtSync(p, 0)} {
-		if !errors.Is(err, blockdev.ErrInvalid) {
-			t.Errorf("%s: %v", name, err)
+// What is made of parts of units is read and written, and nothing beside it changes; it is
+// not read out of turn.
+func TestDirectParts(t *testing.T) {
+	const size = 1 << 20
+	d := openDirect(t, size)
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(i * 7)
+	}
+	if _, err := d.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range [][2]int{{0, 1}, {1, 510}, {511, 2}, {513, 511}, {1000, bounceSize}, {700, bounceSize + 5}, {size - 1, 1}, {3, size - 5}} {
+		p := bytes.Repeat([]byte{byte(i + 1)}, r[1])
+		copy(want[r[0]:], p)
+		var err error
+		if i%2 == 0 {
+			_, err = d.WriteAt(p, int64(r[0]))
+		} else {
+			err = d.WriteAtSync(p, int64(r[0]))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(p)
+		if n, err := d.ReadAt(p, int64(r[0])); n != r[1] || err != nil || !bytes.Equal(p, want[r[0]:][:n]) {
+			t.Fatalf("%v: %d, %v", r, n, err)
+		}
+		whole := make([]byte, size)
+		if _, err := d.ReadAt(whole, 0); err != nil || !bytes.Equal(whole, want) {
+			t.Fatalf("%v changed what is beside it (%v)", r, err)
 		}
 	}
-	if n, err := d.ReadAtNowait(p[:512], 0); n != 0 || !errors.Is(err, blockdev.ErrWouldBlock) {
+	if n, err := d.ReadAtNowait(make([]byte, 512), 0); n != 0 || !errors.Is(err, blockdev.ErrWouldBlock) {
 		t.Errorf("read without waiting: %d, %v", n, err)
+	}
+}
+
+// Parts of one unit that are written at once are all there in the end, and what is beside
+// them.
+func TestDirectPartsAtOnce(t *testing.T) {
+	d := openDirect(t, 4096)
+	for round := range 20 {
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				if _, err := d.WriteAt(bytes.Repeat([]byte{byte(round + i)}, 8), int64(i)*8); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if _, err := d.WriteAt(bytes.Repeat([]byte{byte(round)}, 512), 512); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		got := make([]byte, 1024)
+		if _, err := d.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		for i, b := range got[:512] {
+			if b != byte(round+i/8) {
+				t.Fatalf("round %d: byte %d is %d", round, i, b)
+			}
+		}
+		if got[512] != byte(round) || got[1023] != byte(round) {
+			t.Fatalf("round %d: the next unit has %d", round, got[512])
+		}
 	}
 }
 

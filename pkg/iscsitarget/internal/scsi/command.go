@@ -108,12 +108,13 @@ func (c *Command) ReadAt(p []byte, off int64) Status {
 type Readiness uint8
 
 const (
-	// Blocks: it has to wait, or nobody can tell. ReadAt is to be called.
+	// Blocks says that it has to wait, or that nobody can tell. ReadAt is to be
+	// called.
 	Blocks Readiness = iota
-	// Fetching: what it lacks is being read into memory. ReadAt would wait for that;
-	// ReadAtNowait may be called again.
+	// Fetching says that what it lacks is being read into memory. ReadAt would wait
+	// for that; ReadAtNowait may be called again.
 	Fetching
-	// Ready: it is done, with the status that goes with it.
+	// Ready says that it is done, with the status that goes with it.
 	Ready
 )
 

@@ -188,8 +188,9 @@ func (f *fetchers) sweepOne(of *fetcher) (progress bool) {
 		}
 		return t.fetched()
 	}
-	for at, misses, over := 0, 0, false; at < len(of.queue) && misses < maxMisses; {
-		if at, over = f.work(of, at, look); over {
+	for at, misses := 0, 0; at < len(of.queue) && misses < maxMisses; {
+		next, over := f.work(of, at, look)
+		if at = next; over {
 			progress = true
 		} else {
 			misses++

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // programs are in a directory of their own, as go build wants no C beside Go.
@@ -118,6 +120,19 @@ func fill(ctx context.Context, path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// forget takes a disk out of memory.
+func forget(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()                  // it was not written
+	if err := f.Sync(); err != nil { // what is dirty stays
+		return err
+	}
+	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+}
+
 // cases gives every case to every target, in turn.
 func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 	for _, k := range b.kinds() {
@@ -138,7 +153,7 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 		began := time.Now()
 		for _, w := range chosen {
 			for _, t := range b.running {
-				if w.digests && !t.digests {
+				if w.digests && !t.digests || w.cold && !t.keeps {
 					continue
 				}
 				s, err := b.measure(ctx, t, w)
@@ -159,11 +174,18 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 }
 
 func (b *bench) measure(ctx context.Context, t *target, w workload) (sample, error) {
+	secs := b.o.secs
+	if w.cold {
+		secs = 1
+		if err := forget(b.disk(t.name)); err != nil {
+			return sample{}, err
+		}
+	}
 	before, err := t.cpu()
 	if err != nil {
 		return sample{}, err
 	}
-	s, ops, err := b.load(ctx, t, w, b.o.secs)
+	s, ops, err := b.load(ctx, t, w, secs)
 	if err != nil {
 		return sample{}, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseLoad(t *testing.T) {
@@ -223,5 +225,32 @@ func TestSpeedLines(t *testing.T) {
 	}
 	if lines, err := speedLines("# Other\n\n    InitialR2T No\n\n## Speed\n\nnothing\n"); err == nil {
 		t.Errorf("%q from a document without any", lines)
+	}
+}
+
+// What was forgotten is not in memory.
+func TestForget(t *testing.T) {
+	dir, err := os.MkdirTemp(".", "forget-") // the usual place may be memory itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := forget(path); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n, err := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1<<20)}, 0, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%d bytes are in memory (%v)", n, err)
+	}
+	if forget(path+"x") == nil {
+		t.Error("what is not there was forgotten")
 	}
 }

@@ -44,6 +44,7 @@ type Connection struct {
 	deadline time.Time // reader: when reading times out; zero for never
 	pinged   bool      // reader: a NOP-In of ours is unanswered
 	asked    time.Time // reader: since when
+	attends  bool      // reader: it is to attend to reads, or to leave them
 	glanced  int       // reader: see glance
 	begun    []begun   // reader: commands taken in and not gone on with
 

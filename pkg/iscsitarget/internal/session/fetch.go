@@ -20,7 +20,7 @@ type fetchers struct {
 	mu      sync.Mutex
 	of      map[[8]byte]*fetcher // by LUN, of those that have something to do
 	pending atomic.Int32         // reads in their queues
-	// attended: a reader is to call attend. Nobody else need wait for anything.
+	// attended: a reader is to call attend or leave. Nobody else need wait for anything.
 	attended bool
 	wg       sync.WaitGroup
 }
@@ -45,9 +45,10 @@ const maxMisses = 8
 const glanceInterval = 16
 
 // submit has a read, which a call is counted in for, ended when its data is there. It
-// comes from a reader, which is to call attend.
+// comes from the reader of the task's connection.
 func (f *fetchers) submit(t *task) {
 	t.shared.Store(true)
+	t.conn.Load().attends = true
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.attended = true
@@ -113,22 +114,29 @@ func (c *Connection) glance() {
 	}
 }
 
-// attend is for a reader that has nothing in hand. It ends the reads whose data is there,
-// until something comes; where it would have to wait for that too, it leaves what is left
-// to the fetchers' goroutines.
+// attend is for a reader that is about to wait for what comes. It ends the reads whose
+// data is there, until something has come; where it has to wait for that too it leaves
+// what is left.
 func (c *Connection) attend() {
-	f := &c.s.fetchers
-	for f.pending.Load() > 0 {
+	for f := &c.s.fetchers; c.attends; {
 		c.outbox.cork()
 		progress := f.sweep()
 		c.outbox.uncork()
 		switch {
 		case c.outbox.socket.nowait != nil && c.outbox.socket.nowait.Readable():
 			return
-		case !progress:
-			f.leave()
-			return
+		case !progress || f.pending.Load() == 0:
+			c.leaveReads()
 		}
+	}
+}
+
+// leaveReads has the fetchers' goroutines wait for the reads that the reader has attended
+// to.
+func (c *Connection) leaveReads() {
+	if c.attends {
+		c.attends = false
+		c.s.fetchers.leave()
 	}
 }
 
@@ -150,7 +158,7 @@ func (f *fetchers) tidy(lun [8]byte, of *fetcher) {
 	}
 }
 
-// leave has goroutines wait for what is pending: the reader does so for something else.
+// leave has goroutines wait for what is pending.
 func (f *fetchers) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

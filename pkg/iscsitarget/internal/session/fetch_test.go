@@ -20,11 +20,12 @@ type slow struct {
 	mu     sync.Mutex
 	asked  map[int64]bool
 	come   map[int64]bool
+	soon   int64 // this block has come when it is asked for the second time
 	change *sync.Cond
 }
 
 func newSlow(g *iscsitest.Gate) *slow {
-	d := &slow{Gate: g, asked: map[int64]bool{}, come: map[int64]bool{}}
+	d := &slow{Gate: g, soon: -1, asked: map[int64]bool{}, come: map[int64]bool{}}
 	d.change = sync.NewCond(&d.mu)
 	return d
 }
@@ -35,6 +36,7 @@ func (d *slow) ReadAtNowait(p []byte, off int64) (int, error) {
 	lba := off / block
 	d.asked[lba] = true
 	if !d.come[lba] {
+		d.come[lba] = lba == d.soon
 		return 0, blockdev.ErrFetching
 	}
 	return d.Device.ReadAt(p, off)
@@ -208,6 +210,66 @@ func TestPartsAreFetched(t *testing.T) {
 			t.Errorf("%d Data-Ins", got.DataIns)
 		}
 	})
+}
+
+// A reader that has ended all of its reads waits for something else, while another part of
+// a read that somebody waits for has yet to come.
+func TestPartsAreFetchedBesideOthers(t *testing.T) {
+	onSlow(t, func(t *testing.T, r *rig, d *slow) {
+		const part = 8 << 10
+		r.c.maxSend.Store(part)
+		itt := r.Start(iscsitest.Command{CDB: iscsitest.Read(0, 2*part/block), In: 2 * part})
+		synctest.Wait()
+		d.mu.Lock()
+		d.soon = 50
+		d.mu.Unlock()
+		r.gets(r.read1(50), 50)
+		synctest.Wait()
+		d.arrive(0)
+		synctest.Wait()
+		d.arrive(part / block)
+		got := r.Wait(itt)
+		good(t, got)
+		r.holds(0, got.Data)
+	})
+}
+
+// half has the half of a PDU come just when the reader looks whether there is something.
+type half struct {
+	net.Conn
+	nowaiter
+	once sync.Once
+	send func()
+}
+
+func (h *half) Readable() bool {
+	h.once.Do(h.send)
+	return h.nowaiter.Readable()
+}
+
+// Half a PDU keeps no read from its end.
+func TestHalfAPDUBesideFetchedReads(t *testing.T) {
+	var d *slow
+	behind(t, func(g *iscsitest.Gate) blockdev.Device { d = newSlow(g); return d })
+	server, client := tcpPair(t)
+	ping := pdu.NopOut{Immediate: true, ITT: 77, TTT: pdu.NoTag, CmdSN: 1, ExpStatSN: 1}.Header()
+	seen := make(chan struct{})
+	conn := &half{Conn: server, nowaiter: server.(nowaiter), send: func() {
+		if _, err := client.Write(ping[:20]); err != nil {
+			t.Error(err)
+		}
+		close(seen)
+	}}
+	r := newSite(t).joinOver(conn, client, usual())
+	r.fill(0, pattern(1, 10*block))
+	itt := r.read1(1)
+	<-seen
+	d.arrive(1)
+	r.gets(itt, 1)
+	if err := r.SendRaw(ping[20:]); err != nil {
+		t.Fatal(err)
+	}
+	r.Expect(pdu.OpNopIn)
 }
 
 // A long read has a worker of its own.

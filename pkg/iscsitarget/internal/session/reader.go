@@ -41,7 +41,7 @@ func (c *Connection) read(r *reading) {
 
 // stopReading ends the connection.
 func (c *Connection) stopReading(err error) {
-	c.s.fetchers.leave()
+	c.leaveReads()
 	if errors.Is(err, ErrProtocol) {
 		c.outbox.finish() // let the Reject out that says what was wrong
 	} else {
@@ -96,6 +96,7 @@ func (c *Connection) await() error {
 			c.pinged = false
 			return nil
 		case err == nil:
+			c.attend() // it was a part of one
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		case nop <= 0 || time.Since(patience) < nop: // it was time to sweep
@@ -166,14 +167,14 @@ func (c *Connection) receive(p *pdu.PDU) error {
 		c.dataOut(p)
 		return nil
 	case op == pdu.OpSNACK && c.outbox.keeps:
-		c.outbox.room()
+		c.room()
 		c.snack(pdu.ParseSNACK(&p.BHS), p)
 		return nil
 	case handlers[op] == nil || c.s.Discovery && !inDiscovery[op]:
 		return c.refuse(p)
 	}
 	// Answers are posted: this bounds them.
-	c.outbox.room()
+	c.room()
 	if op == pdu.OpNopOut && !p.BHS.Immediate() && p.BHS.ITT() == pdu.NoTag {
 		c.reject(pdu.RejectProtocolError, p)
 		return nil
@@ -182,12 +183,20 @@ func (c *Connection) receive(p *pdu.PDU) error {
 	return nil
 }
 
+// room waits until there is room for answers.
+func (c *Connection) room() {
+	if c.attends && c.outbox.backedUp() {
+		c.leaveReads() // those of other connections are not to wait for this one
+	}
+	c.outbox.room()
+}
+
 // damaged rejects and discards a PDU whose data digest is wrong (RFC 7143 section
 // 7.8). It uses up no CmdSN, whether it is a command with immediate data or
 // another request: the initiator may send it again, whole. A Data-Out cannot come
 // again below error recovery level 1, and takes its task with it.
 func (c *Connection) damaged(p *pdu.PDU) error {
-	c.outbox.room()
+	c.room()
 	c.reject(pdu.RejectDataDigest, p)
 	if p.BHS.Opcode() == pdu.OpDataOut && !c.s.Discovery {
 		c.dataOut(p)
@@ -204,7 +213,7 @@ func (c *Connection) refuse(p *pdu.PDU) error {
 	case p.BHS.Opcode() == pdu.OpSNACK:
 		reason = pdu.RejectSNACK // there is none below error recovery level 1
 	}
-	c.outbox.room()
+	c.room()
 	c.reject(reason, p)
 	if reason == pdu.RejectProtocolError {
 		return fmt.Errorf("%w: opcode %#02x in full-feature phase", ErrProtocol, byte(p.BHS.Opcode()))

@@ -26,7 +26,8 @@ type SessionParameters struct {
 	DefaultTime2Wait, DefaultTime2Retain int // 0 to 3600
 	ErrorRecoveryLevel                   int // 0 to 2
 	// QueuedCommands is how many commands an initiator may have under way, Workers
-	// how many of those that wait for a device run at once: 1 to 256 and 1 to 128.
+	// how many of those that wait for a device run at once, beside short reads
+	// through the page cache: 1 to 256 and 1 to 128.
 	QueuedCommands, Workers int
 	// NopInterval is the silence after which an initiator is pinged; one that does
 	// not answer within NopTimeout is given up. Negative is for ever, 0 the server's.

@@ -85,7 +85,8 @@ type Config struct {
 	// WriteTimeout is how long the socket may take no byte.
 	WriteTimeout time.Duration
 	// QueueDepth is the width of the command window, Workers how many device
-	// calls of the session run at once; 0 leaves either to the package.
+	// calls of the session run at once, beside short reads of what is on its way
+	// into memory; 0 leaves either to the package.
 	QueueDepth, Workers int
 	// MaxSend bounds the data segments that are sent, in bytes, below what the
 	// initiator takes; 0 does not.

@@ -241,7 +241,7 @@ func TestIetdRefuses(t *testing.T) {
 		{"broken line", "Tarqet x", nil, 255, `ietd.conf:1: "Tarqet"`},
 		{"no such disk", target + "Lun 0 Path=/nonexistent", nil, 255, "ietd.conf:2: Lun: 0: stat /nonexistent"},
 		{"directory", target + "Lun 0 Path=@", nil, 255, "ietd.conf:2: Lun: 0: "},
-		{"blockio on a file", target + "Lun 0 Path=@/disk.img,Type=blockio", nil, 255, "ietd.conf:2: Lun: 0: "},
+		{"blockio where there is none", target + "Lun 0 Path=/proc/version,Type=blockio", nil, 255, "no direct I/O"},
 		{"path outside", target + "Lun 0 Path=@/../other.img", []string{"--lun-root", "/srv"}, 255, "ietd.conf:2: Lun: 0: "},
 		{"block size", target + "Lun 0 Path=@/disk.img,BlockSize=8192", nil, 255, "want 512, 1024, 2048 or 4096"},
 		{"two block sizes", target + "Lun 0 Path=@/disk.img\nLun 1 Path=@/disk.img,BlockSize=4096", nil, 255, "ietd.conf:3: Lun: 1"},

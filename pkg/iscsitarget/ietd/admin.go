@@ -228,9 +228,12 @@ func (a adminCall) newLUN(context.Context) (ietadm.Answer, error) {
 	}
 	l, err := ietconf.ParseLUN(number, a.req.Params)
 	if err != nil {
-		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "%v", err)
+		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "lun %v", err)
 	}
-	return ietadm.Answer{}, a.d.addLUN(t, l, &ietconf.Config{Targets: []ietconf.Target{{LUNs: []ietconf.LUN{l}}}})
+	if err := a.d.addLUN(t, l, &ietconf.Config{Targets: []ietconf.Target{{LUNs: []ietconf.LUN{l}}}}); err != nil {
+		return ietadm.Answer{}, fmt.Errorf("lun %w", err)
+	}
+	return ietadm.Answer{}, nil
 }
 
 // lun is the target and the unit that the request names.
@@ -264,7 +267,7 @@ func (a adminCall) updateLUN(ctx context.Context) (ietadm.Answer, error) {
 	}
 	l, err := ietconf.UpdateLUN(old, a.req.Params)
 	if err != nil {
-		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "%v", err)
+		return ietadm.Answer{}, ietadm.Errorf(unix.EINVAL, "lun %v", err)
 	}
 	if same(l, old) {
 		return ietadm.Answer{}, nil
@@ -275,9 +278,9 @@ func (a adminCall) updateLUN(ctx context.Context) (ietadm.Answer, error) {
 	}
 	err = a.d.addLUN(t, l, conf)
 	if err != nil { // what there was goes on
-		err = errors.Join(err, a.d.addLUN(t, old, conf))
+		return ietadm.Answer{}, errors.Join(fmt.Errorf("lun %w", err), a.d.addLUN(t, old, conf))
 	}
-	return ietadm.Answer{}, err
+	return ietadm.Answer{}, nil
 }
 
 // deleteEverything ends all targets, as init scripts want before they kill the daemon.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -274,6 +275,38 @@ func TestWriteNow(t *testing.T) {
 }
 
 // A round trip allocates nothing.
+// What has come, and the end, can be read without waiting.
+func TestReadable(t *testing.T) {
+	c, peer := pair(t)
+	if c.Readable() {
+		t.Error("readable before anything has come")
+	}
+	b := make([]byte, 2)
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"two bytes", func() error { _, err := peer.Write(b); return err }},
+		{"one byte left", func() error { _, err := c.Read(b[:1]); return err }},
+		{"the end", func() error { return errors.Join(peer.CloseWrite(), read(c, b[:1])) }},
+		{"closed", c.Close},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		for late := time.Now().Add(10 * time.Second); !c.Readable(); runtime.Gosched() { // it may be on its way
+			if time.Now().After(late) {
+				t.Fatalf("%s: not readable", step.what)
+			}
+		}
+	}
+}
+
+func read(c *Conn, p []byte) error {
+	_, err := io.ReadFull(c, p)
+	return err
+}
+
 func TestAllocations(t *testing.T) {
 	c, peer := pair(t)
 	out, in := [][]byte{{1}, {2}}, make([]byte, 2)

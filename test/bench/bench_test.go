@@ -251,7 +251,15 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if n, err := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1<<20)}, 0, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1<<20)}, 0, unix.RWF_NOWAIT)
+	if errors.Is(err, unix.EOPNOTSUPP) || st.Type == unix.TMPFS_MAGIC {
+		return // this file system says that it cannot tell, or is memory: also an answer
+	}
+	if !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("%d bytes are in memory (%v)", n, err)
 	}
 	if err := remember(path); err != nil {

@@ -1,11 +1,6 @@
 package fd
 
-import (
-	"errors"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
+import "unsafe"
 
 const (
 	// bounceSize is the longest transfer through a bounce buffer, in bytes, and
@@ -68,7 +63,7 @@ func (d *Device) pread(p []byte, off int64) (int, error) {
 	start, span := d.bounces.around(off, len(p))
 	n, err := d.o.Calls.Pread(d.fd, buf[:span], start)
 	if err != nil || n <= int(off-start) {
-		return min(n, 0), err
+		return 0, err
 	}
 	return copy(p, buf[off-start:n]), nil
 }
@@ -102,25 +97,16 @@ func (d *Device) bounced(p []byte, off int64, write func(p []byte, off int64) (i
 }
 
 // patch writes what does not consist of whole units: it reads those that p lies in, and
-// writes them with it. No other write is made meanwhile, which would be undone.
+// writes them with it. No other write is made meanwhile, which would be undone. patching
+// comes before the buffers, as in bounced.
 func (d *Device) patch(p []byte, off int64, write func(p []byte, off int64) (int, error)) (int, error) {
-	buf := d.bounces.take()
-	defer d.bounces.put(buf)
 	d.patching.Lock()
 	defer d.patching.Unlock()
+	buf := d.bounces.take()
+	defer d.bounces.put(buf)
 	start, span := d.bounces.around(off, len(p))
-	for done := 0; done < span; {
-		n, err := d.o.Calls.Pread(d.fd, buf[done:span], start+int64(done))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err == nil && n == 0:
-			err = d.errShort(start, span)
-		}
-		if err != nil {
-			return 0, err
-		}
-		done += n
+	if _, err := d.read(buf[:span], start); err != nil {
+		return 0, err
 	}
 	skew := int(off - start)
 	copied := copy(buf[skew:span], p)

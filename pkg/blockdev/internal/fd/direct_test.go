@@ -185,6 +185,28 @@ func TestDirectAtOnce(t *testing.T) {
 	}
 }
 
+// Parts of units, and whole ones that need a buffer, wait for each other and for buffers, and
+// all get there.
+func TestDirectPartsAndBuffers(t *testing.T) {
+	d := openDirect(t, 1<<20)
+	var wg sync.WaitGroup
+	for i := range 8 * maxBounces {
+		wg.Go(func() {
+			p := bytes.Repeat([]byte{byte(i)}, 513)[1:]
+			off := int64(i) * 1024
+			for range 50 {
+				if _, err := d.WriteAt(p, off+int64(i%2)); err != nil { // every other one is no whole unit
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(d.bounces.free); n != maxBounces {
+		t.Errorf("%d buffers of %d came back", n, maxBounces)
+	}
+}
+
 // A failure is told with what was done, and no buffer is lost to it.
 func TestDirectFails(t *testing.T) {
 	d := openDirect(t, 1<<20)

@@ -15,6 +15,11 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer d.life.RUnlock()
+	return d.read(p, off)
+}
+
+// read is ReadAt for a caller that has entered.
+func (d *Device) read(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := d.pread(p[done:], off+int64(done))

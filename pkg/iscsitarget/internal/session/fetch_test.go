@@ -191,18 +191,26 @@ func TestOtherUnitsAreFetched(t *testing.T) {
 	})
 }
 
+// partLen is the length of a Data-In of inParts.
+const partLen = 8 << 10
+
+// inParts has a read of n parts wait for the first.
+func (r *rig) inParts(n int) (itt uint32) {
+	r.c.maxSend.Store(partLen)
+	itt = r.Start(iscsitest.Command{CDB: iscsitest.Read(0, n*partLen/block), In: uint32(n) * partLen})
+	synctest.Wait()
+	return itt
+}
+
 // Parts of a read that have come are sent, and the rest when it comes.
 func TestPartsAreFetched(t *testing.T) {
 	onSlow(t, func(t *testing.T, r *rig, d *slow) {
-		const part = 8 << 10
-		r.c.maxSend.Store(part)
-		itt := r.Start(iscsitest.Command{CDB: iscsitest.Read(0, 3*part/block), In: 3 * part})
-		synctest.Wait()
+		itt := r.inParts(3)
 		d.arrive(0)
 		if err := r.Step(); err != nil {
 			t.Fatal(err)
 		}
-		d.arrive(part/block, 2*part/block)
+		d.arrive(partLen/block, 2*partLen/block)
 		got := r.Wait(itt)
 		good(t, got)
 		r.holds(0, got.Data)
@@ -216,10 +224,7 @@ func TestPartsAreFetched(t *testing.T) {
 // a read that somebody waits for has yet to come.
 func TestPartsAreFetchedBesideOthers(t *testing.T) {
 	onSlow(t, func(t *testing.T, r *rig, d *slow) {
-		const part = 8 << 10
-		r.c.maxSend.Store(part)
-		itt := r.Start(iscsitest.Command{CDB: iscsitest.Read(0, 2*part/block), In: 2 * part})
-		synctest.Wait()
+		itt := r.inParts(2)
 		d.mu.Lock()
 		d.soon = 50
 		d.mu.Unlock()
@@ -227,7 +232,7 @@ func TestPartsAreFetchedBesideOthers(t *testing.T) {
 		synctest.Wait()
 		d.arrive(0)
 		synctest.Wait()
-		d.arrive(part / block)
+		d.arrive(partLen / block)
 		got := r.Wait(itt)
 		good(t, got)
 		r.holds(0, got.Data)

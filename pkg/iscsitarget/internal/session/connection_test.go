@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,6 +97,36 @@ func TestCommandOvertakesOnAnotherConnection(t *testing.T) {
 			t.Errorf("asked for data that had come")
 		}
 		a.holds(i*n/block, pattern(byte(i), n))
+	}
+	a.keepsNothingEarly()
+}
+
+// The turn of a command may come, by another connection's reader, while its own
+// reader takes in the data behind it.
+func TestTurnComesAmongTheData(t *testing.T) {
+	p := several()
+	p.FirstBurstLength, p.MaxRecvDataSegmentLength = 32<<10, 4096
+	a := newSite(t).join(p)
+	b := a.another(8)
+	const n = 32 << 10
+	for round := range 300 {
+		h := a.Header(iscsitest.Command{CDB: iscsitest.TestUnitReady()}, a.ITT())
+		before := a.Encode(h.Header(), nil)
+		a.CmdSN++
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := a.SendRaw(before); err != nil {
+				t.Error(err)
+			}
+		})
+		got := b.Do(iscsitest.Command{CDB: iscsitest.Write(0, n/block), Out: pattern(byte(round), n), Immediate: round % 2 * 4096, Unsolicited: iscsitest.Most})
+		wg.Wait()
+		good(t, got)
+		if len(got.R2Ts) > 0 {
+			t.Fatalf("round %d: asked for data that had come", round)
+		}
+		a.holds(0, pattern(byte(round), n))
+		a.Expect(pdu.OpSCSIResponse)
 	}
 	a.keepsNothingEarly()
 }

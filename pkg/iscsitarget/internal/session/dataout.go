@@ -109,18 +109,22 @@ func (t *task) prepare(unasked int64, waits bool) scsi.Status {
 // dataOut takes a SCSI Data-Out (RFC 7143 section 11.7). One that belongs to no
 // task is ignored: its task was aborted.
 func (c *Connection) dataOut(p *pdu.PDU) {
-	t, direct := c.absorb(p)
-	if t == nil && pdu.ParseDataOut(&p.BHS).TTT == pdu.NoTag {
-		t = c.absorbEarly(p)
+	var t *task
+	var direct piece
+	if pdu.ParseDataOut(&p.BHS).TTT == pdu.NoTag {
+		t = c.absorbUnsolicited(p)
+	} else {
+		t, direct = c.absorb(p)
 	}
 	if t != nil {
 		t.goOn(c, direct)
 	}
 }
 
-// absorbEarly keeps unsolicited data whose command waits for its turn. It may have
-// had it just now.
-func (c *Connection) absorbEarly(p *pdu.PDU) *task {
+// absorbUnsolicited keeps unsolicited data whose command waits for its turn, and
+// absorbs other. The turn may come by another connection's reader, which takes in
+// first what came with the command.
+func (c *Connection) absorbUnsolicited(p *pdu.PDU) *task {
 	c.s.order.Lock()
 	defer c.s.order.Unlock()
 	if c.s.earlyDataOut(c, p) {

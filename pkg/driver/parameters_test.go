@@ -2,6 +2,8 @@ package driver
 
 import (
 	"context"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +123,21 @@ func TestStageRefusesParameters(t *testing.T) {
 			t.Errorf("%v: %v", context, err)
 		}
 		r.gone()
+	}
+}
+
+// The users' table has our parameters, and no other.
+func TestDocumentedParameters(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/storageclass.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `parameters\\.(\\w+)` \\|").FindAllSubmatch(doc, -1) {
+		documented = append(documented, string(m[1]))
+	}
+	if diff := cmp.Diff(knownParameters, documented); diff != "" {
+		t.Errorf("docs/storageclass.md has others (-known +documented):\n%s", diff)
 	}
 }
 

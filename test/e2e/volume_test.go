@@ -144,15 +144,15 @@ func (s *space) restart(pod string) {
 	s.awaitRunning(pod)
 }
 
-// TestBlock gives a pod the disk itself.
+// TestBlock gives pods the disk itself, on two nodes at once.
 func TestBlock(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.claim("raw", "64Mi", blockMode)
-	s.pod("writer", "raw", asDevice, onNode(nodes[1]))
-	sum := s.shell("writer", `dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null
+	s.claim("raw", "64Mi", blockMode, accessMode(corev1.ReadWriteMany))
+	s.pod("one", "raw", asDevice, onNode(nodes[1]))
+	sum := s.shell("one", `dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null
 dd if=/tmp/x of=/dev/data bs=1M conv=fsync 2>/dev/null; sha256sum </tmp/x`)
-	if size := s.shell("writer", "blockdev --getsize64 /dev/data"); size != fmt.Sprint(64<<20) {
+	if size := s.shell("one", "blockdev --getsize64 /dev/data"); size != fmt.Sprint(64<<20) {
 		t.Errorf("the device has %s bytes", size)
 	}
 	s.pod("looker", "raw", asDevice, readOnly, onNode(nodes[1]))
@@ -160,10 +160,14 @@ dd if=/tmp/x of=/dev/data bs=1M conv=fsync 2>/dev/null; sha256sum </tmp/x`)
 		t.Errorf("a pod that has the device read-only wrote to it: %s", out)
 	}
 	s.delete("looker")
-	s.delete("writer")
-	s.pod("reader", "raw", asDevice, onNode(storageNode))
-	if got := s.shell("reader", "dd if=/dev/data bs=1M count=8 2>/dev/null | sha256sum"); got != sum {
-		t.Errorf("read back %s, written %s", got, sum)
+	s.pod("other", "raw", asDevice, onNode(storageNode))
+	if got := s.shell("other", "dd if=/dev/data bs=1M count=8 2>/dev/null | sha256sum"); got != sum {
+		t.Errorf("read %s on the other node, written %s", got, sum)
+	}
+	sum = s.shell("other", `dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null
+dd if=/tmp/x of=/dev/data bs=1M conv=fsync 2>/dev/null; sha256sum </tmp/x`)
+	if got := s.shell("one", "dd if=/dev/data iflag=direct bs=1M count=8 2>/dev/null | sha256sum"); got != sum {
+		t.Errorf("read %s on the first node, the other has written %s", got, sum)
 	}
 }
 

@@ -40,6 +40,7 @@ type Connection struct {
 	ended  chan struct{} // closed when nothing of it is left
 
 	reading  *reading  // the reader's
+	yielded  time.Time // reader: when it went through Go's scheduler last
 	swept    time.Time // reader: when sweep looked last
 	deadline time.Time // reader: when reading times out; zero for never
 	pinged   bool      // reader: a NOP-In of ours is unanswered

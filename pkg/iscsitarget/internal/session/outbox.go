@@ -139,6 +139,14 @@ func (o *outbox) await() {
 	}
 }
 
+// outstanding is how many answers an initiator has not acknowledged that expects this
+// StatSN.
+func (o *outbox) outstanding(expStatSN uint32) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int(int32(o.statSN - expStatSN))
+}
+
 // backedUp: the connection takes less than there is.
 func (o *outbox) backedUp() bool {
 	o.mu.Lock()

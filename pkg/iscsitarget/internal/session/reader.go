@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -65,6 +66,7 @@ func (c *Connection) next() (pdu.PDU, error) {
 		// All that came before is done: its answers go before anything is waited for.
 		c.outbox.uncork()
 		c.attend()
+		c.gauge()
 		if err := c.await(); err != nil {
 			return pdu.PDU{}, err
 		}
@@ -75,10 +77,30 @@ func (c *Connection) next() (pdu.PDU, error) {
 	return c.reader.Next()
 }
 
+// deepAnswers is how many answers an initiator with many commands under way mostly has yet
+// to acknowledge.
+const deepAnswers = 4
+
+// gauge looks at how many commands the initiator has under way.
+func (c *Connection) gauge() {
+	if nowait := c.outbox.socket.nowait; nowait != nil {
+		nowait.Gauge(c.outbox.outstanding(c.reading.pdu.BHS.ExpStatSN()) >= deepAnswers)
+	}
+}
+
+// yieldInterval is after how long the reader goes through Go's scheduler once. Go's monitor
+// would do that to a goroutine that has run for 10 ms, and while it has such work it looks
+// every few microseconds for more.
+const yieldInterval = 5 * time.Millisecond
+
 // await returns when there is a PDU.
 func (c *Connection) await() error {
 	cfg := &c.s.cfg
 	now := time.Now()
+	if now.Sub(c.yielded) >= yieldInterval {
+		c.yielded = now
+		runtime.Gosched()
+	}
 	for heard := now; ; now = time.Now() {
 		if err := c.sweep(now); err != nil {
 			return err

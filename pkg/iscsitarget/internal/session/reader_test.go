@@ -2,7 +2,9 @@ package session
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
@@ -250,4 +252,44 @@ func TestBidirectionalIsRejected(t *testing.T) {
 		r.Expect(pdu.OpReject)
 	}
 	r.Alive()
+}
+
+// gauged remembers how its reader has gauged it.
+type gauged struct {
+	net.Conn
+	nowaiter
+	deep, shallow atomic.Int64
+}
+
+func (g *gauged) Gauge(deep bool) {
+	if deep {
+		g.deep.Add(1)
+	} else {
+		g.shallow.Add(1)
+	}
+}
+
+// An initiator that takes each answer before the next command has few commands under way,
+// and one that does not has many.
+func TestGauge(t *testing.T) {
+	server, client := tcpPair(t)
+	conn := &gauged{Conn: server, nowaiter: server.(nowaiter)}
+	r := newSite(t).joinOver(conn, client, usual())
+	for range 20 {
+		good(t, r.Do(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
+	}
+	if deep, shallow := conn.deep.Load(), conn.shallow.Load(); deep > 0 || shallow < 10 {
+		t.Errorf("of 20 commands one by one %d times deep, %d not", deep, shallow)
+	}
+	var tags []uint32
+	for range 3 * deepAnswers { // none of which acknowledges anything
+		tags = append(tags, r.Start(iscsitest.Command{CDB: iscsitest.TestUnitReady()}))
+	}
+	for _, itt := range tags {
+		good(t, r.Wait(itt))
+	}
+	r.Alive()
+	if conn.deep.Load() == 0 {
+		t.Error("never deep")
+	}
 }

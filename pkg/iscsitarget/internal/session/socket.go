@@ -37,6 +37,8 @@ type nowaiter interface {
 	AwaitRoom() error
 	// Readable says that reading would not wait.
 	Readable() bool
+	// Gauge is told by the reader whether the initiator has many commands under way.
+	Gauge(deep bool)
 }
 
 func newSocket(conn net.Conn, w *window, timeout time.Duration, d pdu.Digests) *socket {

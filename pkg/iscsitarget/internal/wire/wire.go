@@ -35,6 +35,7 @@ type Conn struct {
 	use atomic.Int64
 
 	reading, writing waiter
+	gauge            gauge
 	flags            sync.Mutex // of fd, which both may change for a moment
 	// The writer's.
 	iov []unix.Iovec
@@ -95,6 +96,7 @@ func (c *Conn) enter() error {
 // leave ends it.
 func (c *Conn) leave() {
 	if c.use.Add(-1) == closing && c.use.CompareAndSwap(closing, 2*closing) {
+		c.gauge.set(false)
 		c.reading.unpark()
 		c.writing.unpark()
 		_ = unix.Close(c.fd)
@@ -152,6 +154,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.readSeated(p)
 		if errors.Is(err, unix.EAGAIN) {
+			c.gauge.set(false) // nothing has come for long, or who waits is woken otherwise
 			if _, err = c.reading.park(); err == nil {
 				n, err = c.read(p)
 			}

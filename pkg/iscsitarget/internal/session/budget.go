@@ -18,32 +18,55 @@ var bufferPools [len(bufferClasses)]sync.Pool
 // draws on it through an account of its own, so that one of them cannot take
 // it all.
 type Budget struct {
-	mu    sync.Mutex
-	freed *sync.Cond
-	limit int // bytes
-	used  int
+	limit int64 // bytes
+	used  atomic.Int64
+
+	// Who finds nothing waits for freed: sessions meet at mu then alone.
+	waiting atomic.Int32
+	mu      sync.Mutex
+	freed   *sync.Cond
 }
 
 // NewBudget makes a budget of limit bytes.
 func NewBudget(limit int) *Budget {
-	b := &Budget{limit: limit}
+	b := &Budget{limit: int64(limit)}
 	b.freed = sync.NewCond(&b.mu)
 	return b
 }
 
 // Used is what is out now, in bytes.
-func (b *Budget) Used() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used
+func (b *Budget) Used() int { return int(b.used.Load()) }
+
+// reserve takes n bytes, where there are so many.
+func (b *Budget) reserve(n int64) bool {
+	for {
+		used := b.used.Load()
+		if used+n > b.limit {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+// wake has those that wait look again. What they wait for was changed before.
+func (b *Budget) wake() {
+	if b.waiting.Load() > 0 {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.freed.Broadcast()
+	}
 }
 
 // account is one session's part of a Budget.
 type account struct {
 	budget *Budget
 	limit  int
-	used   int  // guarded by budget.mu
-	closed bool // guarded by budget.mu
+
+	mu     sync.Mutex
+	used   int
+	closed bool
 }
 
 // buffer is memory on a budget. Free it once, and once more for each share.
@@ -71,16 +94,17 @@ func (a *account) tryGet(n int) *buffer { return a.take(n, nil) }
 // tryGetSpare is tryGet; what is spare leaves half of the budget, and of the
 // session's part of it, to those that cannot do without.
 func (a *account) tryGetSpare(n int, spare bool) *buffer {
-	if spare {
-		size := bufferClasses[classOf(n)]
-		a.budget.mu.Lock()
-		short := 2*(a.used+size) > a.limit || 2*(a.budget.used+size) > a.budget.limit
-		a.budget.mu.Unlock()
-		if short {
-			return nil
-		}
+	if spare && a.short(bufferClasses[classOf(n)]) {
+		return nil
 	}
 	return a.tryGet(n)
+}
+
+// short: with size bytes more less than half would be left.
+func (a *account) short(size int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return 2*(a.used+size) > a.limit || 2*(a.budget.used.Load()+int64(size)) > a.budget.limit
 }
 
 func (a *account) take(n int, gone *atomic.Bool) *buffer {
@@ -113,22 +137,34 @@ func (a *account) getAll(n int, gone *atomic.Bool) []*buffer {
 	return all
 }
 
-// reserve takes size bytes off the budget.
+// reserve takes size bytes off the budget. With gone it waits for them.
 func (a *account) reserve(size int, gone *atomic.Bool) bool {
-	a.budget.mu.Lock()
-	defer a.budget.mu.Unlock()
-	for !a.closed && (a.used+size > a.limit || a.budget.used+size > a.budget.limit) {
-		if gone == nil || gone.Load() {
-			return false
-		}
-		a.budget.freed.Wait()
+	if ok, closed := a.tryReserve(size); ok || closed || gone == nil {
+		return ok
 	}
-	if a.closed {
-		return false
+	b := a.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting.Add(1) // before it looks: who frees looks at this afterwards
+	defer b.waiting.Add(-1)
+	for {
+		ok, closed := a.tryReserve(size)
+		if ok || closed || gone.Load() {
+			return ok
+		}
+		b.freed.Wait()
+	}
+}
+
+// tryReserve is reserve without waiting; closed says that it would be in vain.
+func (a *account) tryReserve(size int) (ok, closed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || a.used+size > a.limit || !a.budget.reserve(int64(size)) {
+		return false, a.closed
 	}
 	a.used += size
-	a.budget.used += size
-	return true
+	return true, false
 }
 
 // buffer makes a buffer of n bytes whose class was reserved.
@@ -144,18 +180,14 @@ func (a *account) buffer(class, n int) *buffer {
 // close wakes whoever waits for memory of this account; buffers that are out
 // are still to be freed.
 func (a *account) close() {
-	a.budget.mu.Lock()
+	a.mu.Lock()
 	a.closed = true
-	a.budget.mu.Unlock()
-	a.budget.freed.Broadcast()
+	a.mu.Unlock()
+	a.budget.wake()
 }
 
 // wake has those that wait for memory look again whether they are gone.
-func (a *account) wake() {
-	a.budget.mu.Lock()
-	defer a.budget.mu.Unlock()
-	a.budget.freed.Broadcast()
-}
+func (a *account) wake() { a.budget.wake() }
 
 func (b *buffer) free() {
 	if b == nil || b.shares.Add(-1) >= 0 {
@@ -167,11 +199,11 @@ func (b *buffer) free() {
 	size := bufferClasses[b.class]
 	b.b = b.b[:size]
 	bufferPools[b.class].Put(b)
-	a.budget.mu.Lock()
+	a.mu.Lock()
 	a.used -= size
-	a.budget.used -= size
-	a.budget.mu.Unlock()
-	a.budget.freed.Broadcast()
+	a.mu.Unlock()
+	a.budget.used.Add(-int64(size))
+	a.budget.wake()
 }
 
 func classOf(n int) int {

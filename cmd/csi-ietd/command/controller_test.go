@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
@@ -104,14 +106,19 @@ func TestControllerRestarts(t *testing.T) {
 }
 
 // freePortal is a loopback address with a port that nobody listens on.
+// freePortal is an address that nobody listens on. The kernel gives it to no connection
+// of another test's meanwhile.
 func freePortal(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func TestControllerRefuses(t *testing.T) {

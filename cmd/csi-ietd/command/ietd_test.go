@@ -83,31 +83,20 @@ func startIetd(t *testing.T, conf, address string) (log *output, socket string) 
 			t.Errorf("ietd: %v", err)
 		}
 	})
-	waitForPortal(t, address, done)
-	return log, socket
-}
-
-// waitForPortal polls until somebody listens there.
-func waitForPortal(t *testing.T, address string, done chan error) {
-	t.Helper()
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = c.Close()
-			return
-		}
+	for !strings.Contains(log.String(), "Serving ietd") {
 		select {
 		case err := <-done:
 			done <- nil
 			t.Fatalf("ietd ended: %v", err)
 		case <-deadline:
-			t.Fatalf("nobody listens on %s: %v", address, err)
+			t.Fatalf("ietd does not serve:\n%s", log)
 		case <-tick.C:
 		}
 	}
+	return log, socket
 }
 
 // TestIetd looks at the targets with libiscsi's tools.

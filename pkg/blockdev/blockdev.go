@@ -3,7 +3,7 @@
 //
 // A [Device] is the standard io interfaces and a few methods; what only some
 // backends can do is an optional interface ([Unmapper], [Zeroer],
-// [NowaitReader], [CachedWriter], [SyncWriter], [AtomicWriter], [Recoverer], [RangeCopier],
+// [NowaitReader], [BackgroundReader], [CachedWriter], [SyncWriter], [AtomicWriter], [Recoverer], [RangeCopier],
 // [Mapper], [Spacer], [Prefetcher], [VolatileMarker], [StateKeeper]) that a caller
 // finds by type assertion. A [Pool] makes, lists and deletes the volumes of one place and
 // keeps a durable record beside each of them.
@@ -71,6 +71,27 @@ type NowaitReader interface {
 	// is not in memory. Where that is ErrFetching the Device has begun to
 	// read it, and the same call will find it there before long.
 	ReadAtNowait(p []byte, off int64) (n int, err error)
+}
+
+// BackgroundReader is a Device that reads while its caller does something else, and has
+// no thread wait for each read.
+type BackgroundReader interface {
+	// BeginRead takes a read of len(p) bytes, which belong to the Device until done is
+	// told. Nothing need happen before Submit. false says that the Device did not take
+	// it, for whatever reason, of which ReadAt tells: done is told nothing.
+	BeginRead(p []byte, off int64, done ReadDone) bool
+	// Submit begins all reads that were taken, and waits for none.
+	Submit()
+}
+
+// ReadDone is told of the end of a read. The calls come from a goroutine that has other
+// reads to tell of, or from Submit: they wait for nothing.
+type ReadDone interface {
+	// ReadDone is called once. Only where ok is set p is full, of what ReadAt would have
+	// found at some time since BeginRead; of what went wrong ReadAt tells.
+	ReadDone(ok bool)
+	// Flush follows when all that ended at the same time was told.
+	Flush()
 }
 
 // CachedWriter is a Device that can say whether its writes wait for the medium.

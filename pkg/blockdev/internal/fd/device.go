@@ -57,7 +57,9 @@ type Device struct {
 
 	noNowait atomic.Bool
 
-	bounces *bounces // nil without Direct
+	// Without Direct these are nil; background is too where there is none to be had.
+	bounces    *bounces
+	background *background
 	// patching is held by a write that reads first, and shared by the others.
 	patching sync.RWMutex
 }
@@ -89,6 +91,7 @@ func New(f *os.File, o Options) *Device {
 		flag = unix.O_DIRECT
 		d.noNowait.Store(true) // a read past the page cache waits, always
 		d.bounces = newBounces(o.Direct)
+		d.background = newBackground(d.o.Calls.submitReads)
 	}
 	d.stable = newHandles(d.fd, flag)
 	return d
@@ -109,6 +112,7 @@ func (d *Device) PunchGranularity() int64 { return d.o.Granularity }
 // Close waits for the calls in flight and closes the file; a second call is
 // ErrClosed.
 func (d *Device) Close() error {
+	d.background.close()
 	d.life.Lock()
 	defer d.life.Unlock()
 	if d.closed {

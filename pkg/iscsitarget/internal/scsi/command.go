@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+)
 
 // Direction is the way a command's data moves, seen from the initiator.
 type Direction uint8
@@ -122,6 +126,22 @@ const (
 func (c *Command) ReadAtNowait(p []byte, off int64) (Status, Readiness) {
 	st, r := c.readAtNowait(p, off)
 	return c.inFormat(st), r
+}
+
+// BeginRead has the device read all of what a command of kind Read transfers into p, and
+// tell done. It returns the device, which is to Submit that, and nil where it is to be done
+// by ReadAt.
+func (c *Command) BeginRead(p []byte, done blockdev.ReadDone) blockdev.BackgroundReader {
+	if !c.beginRead(p, done) {
+		return nil
+	}
+	return c.itl.unit.background
+}
+
+// EndRead says, when the first n bytes were read so, that they are what the command found.
+// Otherwise ReadAt finds it.
+func (c *Command) EndRead(n int64) bool {
+	return !c.itl.unit.atomics.met(c.lastRead, c.offset, n)
 }
 
 // ToCache says that WriteAt and Finish rarely wait: what they are given goes to memory,

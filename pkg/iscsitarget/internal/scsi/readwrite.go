@@ -148,6 +148,16 @@ func (c *Command) readAtNowait(p []byte, off int64) (Status, Readiness) {
 	return u.readFailed(err, at+int64(n)), Ready
 }
 
+func (c *Command) beginRead(p []byte, done blockdev.ReadDone) bool {
+	u := c.itl.unit
+	if u.background == nil || c.fua && u.durability.dirty() || c.admitPart(Read, p, 0).code != Good {
+		return false
+	}
+	next, quiet := u.atomics.now()
+	c.lastRead = next
+	return quiet && u.background.BeginRead(p, c.offset, done)
+}
+
 func (c *Command) writeAt(p []byte, off int64) Status {
 	if st := c.admitPart(Write, p, off); st.code != Good {
 		return st

@@ -247,6 +247,46 @@ func TestReadNowait(t *testing.T) {
 	}
 }
 
+// A read in the background that met an atomic write of its blocks is done once more, and
+// none begins while one is under way.
+func TestReadInTheBackground(t *testing.T) {
+	d := &asideDisk{disk: newDisk(64, 512)}
+	r := newRig(t, d)
+	u := r.unit
+	begin := func(cdb string) (*Command, bool) {
+		c := r.nexus.Decode([8]byte{}, Simple, parse(t, cdb))
+		return &c, c.BeginRead(make([]byte, c.Length), nil) != nil
+	}
+	c, ok := begin("28 00 00000004 00 0002 00")
+	if !ok || d.taken != 1 || !c.EndRead(1024) {
+		t.Error("a read that met nothing is not what was found")
+	}
+	u.atomics.begin(extent{0, 4 * 512})
+	if !c.EndRead(1024) {
+		t.Error("an atomic write of other blocks counts")
+	}
+	if _, ok := begin("28 00 00000014 00 0002 00"); ok {
+		t.Error("begun while an atomic write is under way")
+	}
+	u.atomics.end()
+	c, _ = begin("28 00 00000004 00 0002 00")
+	u.atomics.begin(extent{5 * 512, 512})
+	u.atomics.end()
+	if c.EndRead(1024) {
+		t.Error("a read that met an atomic write of its blocks is what was found")
+	}
+	r.expect("good", "2A 00 00000004 00 0001 00", pattern(512)...)
+	if _, ok := begin("28 08 00000004 00 0002 00"); ok {
+		t.Error("begun with FUA, while what was written is not stable")
+	}
+	if _, ok := begin("28 00 00000004 00 0002 00"); !ok || d.taken != 3 {
+		t.Errorf("%d reads were taken", d.taken)
+	}
+	if c := newRig(t, newDisk(64, 512)).nexus.Decode([8]byte{}, Simple, parse(t, "28 00 00000004 00 0002 00")); c.BeginRead(nil, nil) != nil {
+		t.Error("begun on a device that cannot")
+	}
+}
+
 func TestPartsOutsideTheCommand(t *testing.T) {
 	d := newDisk(64, 512)
 	before := bytes.Clone(d.now)

@@ -52,12 +52,13 @@ type Unit struct {
 	unmapper     blockdev.Unmapper     // nil: not thin
 	zeroer       blockdev.Zeroer       // nil: zeros are written
 	nowait       blockdev.NowaitReader // nil: cannot tell
-	cachesWrites bool                  // writes rarely wait for the medium
-	syncWriter   blockdev.SyncWriter   // nil: write, then Sync
-	mapper       blockdev.Mapper       // nil: cannot tell
-	prefetcher   blockdev.Prefetcher   // nil: cannot
-	spacer       blockdev.Spacer       // nil: cannot tell
-	copier       blockdev.RangeCopier  // nil: copies are read and written
+	background   blockdev.BackgroundReader
+	cachesWrites bool                 // writes rarely wait for the medium
+	syncWriter   blockdev.SyncWriter  // nil: write, then Sync
+	mapper       blockdev.Mapper      // nil: cannot tell
+	prefetcher   blockdev.Prefetcher  // nil: cannot
+	spacer       blockdev.Spacer      // nil: cannot tell
+	copier       blockdev.RangeCopier // nil: copies are read and written
 	// atomicWriter: nil for a unit without atomic writes.
 	atomicWriter blockdev.AtomicWriter
 	atomics      atomics
@@ -121,6 +122,7 @@ func NewUnit(c UnitConfig) (*Unit, error) {
 	u.unmapper, _ = c.Device.(blockdev.Unmapper)
 	u.zeroer, _ = c.Device.(blockdev.Zeroer)
 	u.nowait, _ = c.Device.(blockdev.NowaitReader)
+	u.background, _ = c.Device.(blockdev.BackgroundReader)
 	if cached, ok := c.Device.(blockdev.CachedWriter); ok {
 		u.cachesWrites = cached.WritesToCache()
 	}

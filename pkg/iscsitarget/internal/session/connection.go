@@ -48,6 +48,7 @@ type Connection struct {
 	attends  bool      // reader: it is to attend to reads, or to leave them
 	glanced  int       // reader: see glance
 	begun    []begun   // reader: commands taken in and not gone on with
+	submits  submits   // reader's
 
 	departing bool // Session.mu
 	retained  retained

@@ -65,6 +65,10 @@ func TestOnCachedDisk(t *testing.T) {
 			behind(t, func(g *iscsitest.Gate) blockdev.Device { return cached{g, blockdev.ErrFetching} })
 			test(t)
 		})
+		t.Run(name+"InTheBackground", func(t *testing.T) {
+			onAside(t)
+			test(t)
+		})
 	}
 }
 

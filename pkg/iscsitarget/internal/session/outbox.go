@@ -243,6 +243,32 @@ func (o *outbox) scatter() {
 	}
 }
 
+// takes says that there is room for n bytes more, for one who gathers; it makes room where
+// the connection takes something at once.
+func (o *outbox) takes(n int) bool {
+	for tried := false; ; tried = true {
+		o.mu.Lock()
+		room, stuck := o.bytes+n < corkLimit, o.stuck
+		o.mu.Unlock()
+		if room || stuck || tried {
+			return room && !stuck
+		}
+		o.flushBy((*socket).writeNow)
+	}
+}
+
+// scatterNow is scatter for one who does not wait for the connection: what it does not take
+// at once is left to run.
+func (o *outbox) scatterNow() {
+	o.gatherers.Add(-1)
+	if o.mu.Lock(); o.ripe() {
+		o.mu.Unlock()
+		o.flushBy((*socket).writeNow)
+		return
+	}
+	o.mu.Unlock()
+}
+
 // cork has what is sent from now on wait for uncork.
 func (o *outbox) cork() { o.corked.Store(true) }
 
@@ -255,7 +281,10 @@ func (o *outbox) uncork() {
 }
 
 // flush writes what is queued, as far as the connection takes it soon.
-func (o *outbox) flush() {
+func (o *outbox) flush() { o.flushBy((*socket).writeSoon) }
+
+// flushBy writes what is queued by one of socket's ways to do so.
+func (o *outbox) flushBy(write func(*socket) (all bool, err error)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.socket.nowait == nil {
@@ -265,7 +294,7 @@ func (o *outbox) flush() {
 	for !o.busy && !o.closed && len(o.queue) > 0 {
 		o.begin()
 		o.mu.Unlock()
-		all, err := o.socket.writeSoon()
+		all, err := write(o.socket)
 		o.mu.Lock()
 		if err == nil && !all && !o.closed {
 			o.stuck = true

@@ -42,6 +42,7 @@ func (c *Connection) read(r *reading) {
 
 // stopReading ends the connection.
 func (c *Connection) stopReading(err error) {
+	c.submit()
 	c.leaveReads()
 	if errors.Is(err, ErrProtocol) {
 		c.outbox.finish() // let the Reject out that says what was wrong
@@ -64,6 +65,7 @@ func (c *Connection) takeOver() {
 func (c *Connection) next() (pdu.PDU, error) {
 	if !c.reader.Buffered() {
 		// All that came before is done: its answers go before anything is waited for.
+		c.submit()
 		c.outbox.uncork()
 		c.attend()
 		c.gauge()
@@ -207,8 +209,9 @@ func (c *Connection) receive(p *pdu.PDU) error {
 
 // room waits until there is room for answers.
 func (c *Connection) room() {
-	if c.attends && c.outbox.backedUp() {
-		c.leaveReads() // those of other connections are not to wait for this one
+	if (c.attends || c.submits.reads > 0) && c.outbox.backedUp() {
+		c.submit() // what is begun is not to wait for this connection
+		c.leaveReads()
 	}
 	c.outbox.room()
 }

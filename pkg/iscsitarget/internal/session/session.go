@@ -18,8 +18,9 @@
 // What needs no waiting the reader does itself: it reads what is cached, and writes to
 // caches (inplace.go says what becomes of it where it has to wait after all). When it
 // has done all that it has in hand the answers leave together. Short reads of what is on
-// its way into memory are looked after in fetch.go. What else may block runs on the
-// session's workers (workers.go).
+// its way into memory are looked after in fetch.go, and what a device past the page cache
+// reads by itself is answered in background.go. What else may block runs on the session's
+// workers (workers.go).
 //
 // What was sent is sent again where it did not arrive (snack.go), and tasks outlive
 // their connection (recovery.go), at error recovery levels 1 and 2. What responses
@@ -145,17 +146,18 @@ type Session struct {
 	nexus *scsi.Nexus // nil in a discovery session
 	ended func()      // called when nothing of the session is left
 
-	window   *window
-	reads    *account
-	writes   *account
-	workers  workers
-	granter  granter
-	fetchers fetchers
-	readers  sync.WaitGroup // goroutines that read, or have and are in a call still
-	ctx      context.Context
-	cancel   context.CancelFunc
-	done     chan struct{}
-	quit     chan struct{} // closed by Close
+	window     *window
+	reads      *account
+	writes     *account
+	workers    workers
+	granter    granter
+	fetchers   fetchers
+	background sync.WaitGroup // reads that devices do
+	readers    sync.WaitGroup // goroutines that read, or have and are in a call still
+	ctx        context.Context
+	cancel     context.CancelFunc
+	done       chan struct{}
+	quit       chan struct{} // closed by Close
 
 	// fenceMu comes before mu.
 	fenceMu sync.Mutex
@@ -279,6 +281,7 @@ func (s *Session) finish() {
 		s.nexus.LoseACA()
 	}
 	s.granter.wait() // it may give the workers something to do, as may they:
+	s.background.Wait()
 	s.fetchers.wait()
 	s.workers.wait()
 	s.readers.Wait()

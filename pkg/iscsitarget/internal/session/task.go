@@ -30,6 +30,9 @@ type task struct {
 	dataSN uint32
 	again  again // what may have to be sent again
 
+	// background is guarded by who has the read in hand: the reader, then the device.
+	background background
+
 	// piece is immediate data that the reader is to write.
 	piece piece
 	// shared: others than the reader that took it in may have it. It is set before they

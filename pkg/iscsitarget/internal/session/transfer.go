@@ -40,6 +40,7 @@ func (t *task) readInPlace() {
 		t.recycle()
 	case r == scsi.Fetching && t.toSend() <= maxFetch:
 		t.s.fetchers.submit(t)
+	case t.beginRead():
 	default:
 		t.s.workers.submit(op{t: t, call: proceedOp})
 	}

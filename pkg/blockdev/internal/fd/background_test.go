@@ -1,0 +1,220 @@
+package fd
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// aligned is memory that direct I/O takes.
+func aligned(n int) []byte {
+	p := make([]byte, n+testAlign)
+	skip := testAlign - int(uintptr(unsafe.Pointer(&p[0])))%testAlign
+	return p[skip:][:n]
+}
+
+// told is what a read that was begun came to.
+type told struct {
+	t       *testing.T
+	done    chan bool
+	flushed chan struct{}
+}
+
+func newTold(t *testing.T) *told {
+	return &told{t, make(chan bool, 2), make(chan struct{}, 2)}
+}
+
+func (d *told) ReadDone(ok bool) { d.done <- ok }
+
+func (d *told) Flush() {
+	if len(d.done) == 0 {
+		d.t.Error("flushed before it was done")
+	}
+	d.flushed <- struct{}{}
+}
+
+// wait returns what ReadDone said, when Flush has followed.
+func (d *told) wait() bool {
+	d.t.Helper()
+	select {
+	case <-d.flushed:
+	case <-time.After(30 * time.Second):
+		d.t.Fatal("told nothing")
+	}
+	ok := <-d.done
+	if len(d.done) > 0 || len(d.flushed) > 0 {
+		d.t.Error("told twice")
+	}
+	return ok
+}
+
+// filled is a direct device of size bytes with a pattern on it.
+func filled(t *testing.T, size int) (*Device, []byte) {
+	t.Helper()
+	d := openDirect(t, int64(size))
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(i / 512 * 7)
+	}
+	if _, err := d.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if d.background == nil {
+		t.Fatal("no reads in the background")
+	}
+	return d, want
+}
+
+// Reads that several begin at once all end, each with its data.
+func TestBackgroundReads(t *testing.T) {
+	const size = 1 << 20
+	d, want := filled(t, size)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			type read struct {
+				*told
+				p   []byte
+				off int64
+			}
+			for range 40 {
+				var reads []read
+				for range 1 + random.IntN(64) {
+					n := testAlign * (1 + random.IntN(16))
+					r := read{newTold(t), aligned(n), testAlign * int64(random.IntN((size-n)/testAlign))}
+					if d.BeginRead(r.p, r.off, r) {
+						reads = append(reads, r)
+					}
+				}
+				d.Submit()
+				for _, r := range reads {
+					if !r.wait() { // it may not have been in memory
+						if _, err := d.ReadAt(r.p, r.off); err != nil {
+							t.Error(err)
+						}
+					}
+					if !bytes.Equal(r.p, want[r.off:][:len(r.p)]) {
+						t.Errorf("%d bytes at %d are others", len(r.p), r.off)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	d.background.close()
+	if n := len(d.background.free); n != backgroundDepth {
+		t.Errorf("%d places are free", n)
+	}
+}
+
+// What the device cannot read so is not taken.
+func TestBackgroundReadNotTaken(t *testing.T) {
+	d, _ := filled(t, 1<<20)
+	for name, taken := range map[string]bool{
+		"another address":   d.BeginRead(aligned(1024)[1:513], 0, nil),
+		"another offset":    d.BeginRead(aligned(512), 8, nil),
+		"part of a block":   d.BeginRead(aligned(512)[:100], 0, nil),
+		"nothing":           d.BeginRead(nil, 0, nil),
+		"past the end":      d.BeginRead(aligned(1024), 1<<20-512, nil),
+		"before the start":  d.BeginRead(aligned(512), -512, nil),
+		"without O_DIRECT":  open(t, Calls{}).BeginRead(aligned(512), 0, nil),
+		"an offset too big": d.BeginRead(aligned(512), 1<<63-512, nil),
+	} {
+		if taken {
+			t.Error(name)
+		}
+	}
+	var all []*told
+	for range backgroundDepth {
+		r := newTold(t)
+		if !d.BeginRead(aligned(512), 0, r) {
+			t.Fatalf("read %d was not taken", len(all))
+		}
+		all = append(all, r)
+	}
+	if d.BeginRead(aligned(512), 0, nil) {
+		t.Error("more than there are places")
+	}
+	d.Submit()
+	for _, r := range all {
+		r.wait()
+	}
+}
+
+// A read that fails says so, and where the kernel refuses it Submit does.
+func TestBackgroundReadFails(t *testing.T) {
+	d, _ := filled(t, 1<<20)
+	try := func(off int64) bool {
+		t.Helper()
+		r := newTold(t)
+		if !d.BeginRead(aligned(1024), off, r) {
+			t.Fatal("not taken")
+		}
+		d.Submit()
+		return r.wait()
+	}
+	if !try(0) {
+		t.Error("failed")
+	}
+	if err := os.Truncate(d.file.Name(), 512); err != nil {
+		t.Fatal(err)
+	}
+	if try(0) || try(4096) {
+		t.Error("read what is not there")
+	}
+	if err := os.Truncate(d.file.Name(), 4096); err != nil {
+		t.Fatal(err)
+	}
+	d.background.submits = func(_ uint64, all []*iocb) (int, error) {
+		if all[0].rwFlags != 0 {
+			return 0, unix.EOPNOTSUPP
+		}
+		return ioSubmit(d.background.context, all)
+	}
+	if try(0) {
+		t.Error("not refused")
+	}
+	if _, err := d.ReadAt(make([]byte, 4096), 0); err != nil { // into memory
+		t.Fatal(err)
+	}
+	if !try(0) {
+		t.Error("a file system without RWF_NOWAIT is asked for it again")
+	}
+	d.background.submits = func(uint64, []*iocb) (int, error) { return 0, unix.EAGAIN }
+	if try(0) {
+		t.Error("not refused")
+	}
+}
+
+// Close waits for the reads that were taken, and takes no more.
+func TestCloseWithBackgroundReads(t *testing.T) {
+	d, _ := filled(t, 1<<20)
+	r := newTold(t)
+	if !d.BeginRead(aligned(512), 0, r) {
+		t.Fatal("not taken")
+	}
+	closed := make(chan struct{})
+	go func() {
+		d.background.close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		t.Error("closed before it was done")
+	case <-time.After(50 * time.Millisecond):
+	}
+	d.Submit()
+	<-closed
+	r.wait()
+	if d.BeginRead(aligned(512), 0, r) {
+		t.Error("taken after Close")
+	}
+	d.Submit()
+}

@@ -1,0 +1,172 @@
+package session
+
+import (
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
+	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/iscsitest"
+)
+
+// aside is a disk that reads in the background, as soon as its gate lets it.
+type aside struct {
+	*iscsitest.Gate
+	refuses, fails atomic.Bool
+	begun, told    atomic.Int64 // reads that were submitted
+
+	mu    sync.Mutex
+	taken []taken
+}
+
+type taken struct {
+	p    []byte
+	off  int64
+	done blockdev.ReadDone
+}
+
+func (d *aside) BeginRead(p []byte, off int64, done blockdev.ReadDone) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refuses.Load() {
+		return false
+	}
+	d.taken = append(d.taken, taken{p, off, done})
+	return true
+}
+
+func (d *aside) Submit() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.taken {
+		d.begun.Add(1)
+		go func() { // the end of the session waits for it
+			_, err := d.ReadAt(r.p, r.off)
+			r.done.ReadDone(err == nil && !d.fails.Load())
+			d.told.Add(1)
+			r.done.Flush()
+		}()
+	}
+	d.taken = nil
+}
+
+// onAside has a test's sites have such a disk, the last of which it returns.
+func onAside(t testing.TB) func() *aside {
+	var d *aside
+	behind(t, func(g *iscsitest.Gate) blockdev.Device {
+		d = &aside{Gate: g}
+		return d
+	})
+	return func() *aside { return d }
+}
+
+// However few workers there are, the device has all reads at once, and what comes
+// meanwhile is answered.
+func TestReadsInTheBackground(t *testing.T) {
+	disk := onAside(t)
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t)
+		st.cfg.Workers = 1
+		server, client := net.Pipe()
+		r := st.joinOver(server, client, usual())
+		r.fill(0, pattern(1, 100*block))
+		hold := r.dev.Hold(iscsitest.ReadAt)
+		var tags []uint32
+		for lba := range 40 {
+			tags = append(tags, r.read1(lba))
+		}
+		synctest.Wait()
+		if n := disk().begun.Load(); n != 40 {
+			t.Errorf("the device has %d reads", n)
+		}
+		r.Alive()
+		hold.Release()
+		for lba, itt := range tags {
+			r.gets(itt, lba)
+		}
+	})
+}
+
+// A read that the device does not take, that fails there, or that is longer than a buffer
+// a worker does.
+func TestReadNotInTheBackground(t *testing.T) {
+	disk := onAside(t)
+	r := newSite(t).join(usual())
+	r.fill(0, pattern(1, 100*block))
+	d := disk()
+	d.refuses.Store(true)
+	r.gets(r.read1(1), 1)
+	d.refuses.Store(false)
+	d.fails.Store(true)
+	r.gets(r.read1(2), 2)
+	if n := d.begun.Load(); n != 1 {
+		t.Errorf("the device had %d reads", n)
+	}
+	d.fails.Store(false)
+	const n = 2 * maxBuffer
+	r.fill(0, pattern(3, n))
+	itt := r.Start(iscsitest.Command{CDB: iscsitest.Read(0, n/block), In: n})
+	r.gets(itt, 0)
+	if d.begun.Load() != 1 {
+		t.Error("a long read was one of the device's")
+	}
+}
+
+// An initiator that takes nothing keeps nobody who tells of reads.
+func TestBackgroundReadsOfASlowInitiator(t *testing.T) {
+	disk := onAside(t)
+	r := newSite(t).join(usual())
+	const n = 200 << 10
+	r.fill(0, pattern(1, n))
+	var tags []uint32
+	for range 60 { // more than the socket takes, and the session may have in memory
+		tags = append(tags, r.Start(iscsitest.Command{CDB: iscsitest.Read(0, n/block), In: n}))
+	}
+	d := disk()
+	all := func() bool {
+		next, _ := r.s.window.advertised()
+		return next == r.CmdSN && d.begun.Load() > 0 && d.told.Load() == d.begun.Load()
+	}
+	for end := time.Now().Add(iscsitest.Timeout); !all(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("of %d reads %d were told of", d.begun.Load(), d.told.Load())
+		}
+	}
+	for _, itt := range tags {
+		r.gets(itt, 0)
+	}
+}
+
+// The end of a session waits for what the device has, and aborted reads get no answer.
+func TestEndWithReadsInTheBackground(t *testing.T) {
+	onAside(t)
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		r := newSite(t).joinOver(server, client, usual())
+		hold := r.dev.Hold(iscsitest.ReadAt)
+		aborted := r.read1(1)
+		synctest.Wait()
+		r.manageTask(pdu.AbortTask, iscsitest.LUN(0), aborted)
+		synctest.Wait()
+		r.read1(2)
+		r.read1(3)
+		r.Alive()
+		r.s.Close()
+		synctest.Wait()
+		select {
+		case <-r.s.Done():
+			t.Error("the session has ended with reads under way")
+		default:
+		}
+		hold.Release()
+		<-r.s.Done()
+		if r.Ended(aborted) {
+			t.Error("an aborted read got a status")
+		}
+	})
+}

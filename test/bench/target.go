@@ -171,8 +171,9 @@ func (b *bench) start(ctx context.Context, name string, port, lun int, cmd *exec
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	// A group of its own: an interrupt from the terminal comes to us alone, who end it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	// A session of its own, as a service has: an interrupt from the terminal comes to us
+	// alone, who end it, and Linux schedules it against the initiator as a whole.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,8 @@ package wire
 import (
 	"os"
 	"strconv"
-	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,56 +30,55 @@ type gauge struct {
 // Gauge is told, now and then, whether the peer has many requests under way. Who reads
 // calls it.
 func (c *Conn) Gauge(deep bool) {
-	if c.enter() != nil {
-		return
-	}
-	defer c.leave()
 	switch g := &c.gauge; {
-	case g.deep == deep:
-		g.turns = max(g.turns-1, 0)
-	case g.turns == deepTurns:
-		g.set(deep)
-	default:
+	case g.deep != deep && g.turns < deepTurns:
 		g.turns++
+	case g.deep != deep:
+		g.deep, g.turns = deep, 0
+	case g.turns > 0:
+		g.turns--
 	}
-}
-
-// set counts the connection, or does not count it any more.
-func (g *gauge) set(deep bool) {
-	g.turns = 0
-	if g.deep != deep {
-		g.deep = deep
-		batch.count(deep)
+	if c.gauge.deep {
+		batch.deep()
 	}
 }
 
 // batch is the process's.
 var batch policy
 
+// batchPeriod is after how long without a deep connection the process is scheduled as
+// before.
+const batchPeriod = 50 * time.Millisecond
+
 // policy is how the threads of the process are scheduled.
 type policy struct {
-	mu   sync.Mutex
-	deep int // connections
-	set  bool
+	seen atomic.Bool // a deep connection, since the last look
+	on   atomic.Bool // look is to come
+	ours bool        // the threads were made SCHED_BATCH; look's and its starter's
 }
 
-// count counts one deep connection more, or less.
-func (p *policy) count(more bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if more {
-		p.deep++
-	} else {
-		p.deep--
+// deep says that there is a deep connection.
+func (p *policy) deep() {
+	if !p.seen.Load() {
+		p.seen.Store(true)
 	}
-	switch {
-	case p.deep > 0 && !p.set:
+	if !p.on.Load() && p.on.CompareAndSwap(false, true) {
 		// What somebody has given us otherwise stays.
-		p.set = reschedule(schedOther, unix.SCHED_BATCH)
-	case p.deep == 0 && p.set:
-		reschedule(unix.SCHED_BATCH, schedOther)
-		p.set = false
+		p.ours = reschedule(schedOther, unix.SCHED_BATCH)
+		time.AfterFunc(batchPeriod, p.look)
 	}
+}
+
+// look ends it where there has been no deep connection for a while.
+func (p *policy) look() {
+	if p.seen.Swap(false) {
+		time.AfterFunc(batchPeriod, p.look)
+		return
+	}
+	if p.ours {
+		reschedule(unix.SCHED_BATCH, schedOther)
+	}
+	p.on.Store(false)
 }
 
 // schedOther is SCHED_OTHER, which package unix calls SCHED_NORMAL.

@@ -40,15 +40,14 @@ func gaugeTimes(c *Conn, n int, deep bool) {
 	}
 }
 
-// While one connection is deep the process preempts nobody, its new threads neither.
+// While a connection is deep the process preempts nobody, its new threads neither; when
+// none is, or nothing comes any more, it is scheduled as before.
 func TestBatchWhileDeep(t *testing.T) {
-	a, _ := pair(t)
-	b, _ := pair(t)
+	c, _ := pair(t)
 	scheduled(t, schedOther)
-	gaugeTimes(a, deepTurns, true)
+	gaugeTimes(c, deepTurns, true)
 	scheduled(t, schedOther) // it may pass
-	gaugeTimes(a, 1, true)
-	scheduled(t, unix.SCHED_BATCH)
+	gaugeTimes(c, 1, true)
 	var wg sync.WaitGroup
 	for range 8 { // which take threads
 		wg.Go(func() {
@@ -59,34 +58,16 @@ func TestBatchWhileDeep(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for range 5 * deepTurns { // now and then there is little to do
-		gaugeTimes(a, 2, false)
-		gaugeTimes(a, 3, true)
-	}
-	scheduled(t, unix.SCHED_BATCH)
-	gaugeTimes(b, deepTurns+1, true)
-	gaugeTimes(a, deepTurns+1, false)
-	scheduled(t, unix.SCHED_BATCH) // for b
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	scheduled(t, schedOther)
-	gaugeTimes(b, deepTurns+1, true) // by who has not heard of it yet
-	scheduled(t, schedOther)
-}
-
-// A connection that has become idle is not deep.
-func TestIdleIsNotDeep(t *testing.T) {
-	unseated(t, func(t *testing.T) {
-		c, peer := pair(t)
-		gaugeTimes(c, deepTurns+1, true)
+	for end := time.Now().Add(4 * batchPeriod); time.Now().Before(end); {
+		gaugeTimes(c, 2, false) // now and then there is little to do
+		gaugeTimes(c, 3, true)
 		scheduled(t, unix.SCHED_BATCH)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		wg.Go(func() { _, _ = c.Read(make([]byte, 1)) })
-		scheduled(t, schedOther)
-		_ = peer.Close()
-	})
+	}
+	gaugeTimes(c, 2*deepTurns, false)
+	scheduled(t, schedOther)
+	gaugeTimes(c, 2*deepTurns, true)
+	scheduled(t, unix.SCHED_BATCH)
+	scheduled(t, schedOther) // nothing comes
 }
 
 // The policy that somebody has given the process stays.
@@ -96,7 +77,9 @@ func TestGivenPolicyStays(t *testing.T) {
 	}
 	defer reschedule(unix.SCHED_BATCH, schedOther)
 	c, _ := pair(t)
-	gaugeTimes(c, deepTurns+1, true)
-	gaugeTimes(c, deepTurns+1, false)
+	gaugeTimes(c, 2*deepTurns, true)
+	for batch.on.Load() {
+		runtime.Gosched()
+	}
 	scheduled(t, unix.SCHED_BATCH)
 }

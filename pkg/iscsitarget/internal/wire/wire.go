@@ -96,7 +96,6 @@ func (c *Conn) enter() error {
 // leave ends it.
 func (c *Conn) leave() {
 	if c.use.Add(-1) == closing && c.use.CompareAndSwap(closing, 2*closing) {
-		c.gauge.set(false)
 		c.reading.unpark()
 		c.writing.unpark()
 		_ = unix.Close(c.fd)
@@ -154,7 +153,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.readSeated(p)
 		if errors.Is(err, unix.EAGAIN) {
-			c.gauge.set(false) // nothing has come for long, or who waits is woken otherwise
 			if _, err = c.reading.park(); err == nil {
 				n, err = c.read(p)
 			}

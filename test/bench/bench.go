@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -133,19 +134,6 @@ func forget(path string) error {
 	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
-// remember has a disk in memory again, for the cases that follow.
-func remember(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()                           // it was not written
-	_, err = io.Copy(io.Discard, onlyRead{f}) // which reads: a file would be spliced
-	return err
-}
-
-type onlyRead struct{ io.Reader }
-
 // cases gives every case to every target, in turn.
 func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 	for _, k := range b.kinds() {
@@ -161,6 +149,44 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 		if _, _, err := b.load(ctx, t, check, 1); err != nil {
 			return fmt.Errorf("%s, asked for what it was given: %w", t.name, err)
 		}
+		if err := b.overwrite(ctx, t); err != nil {
+			return err
+		}
+	}
+	// What is not in memory comes last: it would be there otherwise than it was.
+	warm := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return w.cold })
+	cold := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return !w.cold })
+	for _, part := range [][]workload{warm, cold} {
+		if err := b.rounds(ctx, part, r); err != nil {
+			return err
+		}
+	}
+	for _, t := range b.running {
+		m, err := t.memory()
+		r.peak(t.name, m.peak, err)
+	}
+	r.fail(b.stopAll())
+	return nil
+}
+
+// overwrite has an initiator write all of a disk, and flushes it. What a write of a part
+// costs then depends on the pieces in which the page cache got what is there.
+func (b *bench) overwrite(ctx context.Context, t *target) error {
+	const secs = 3
+	if _, _, err := b.load(ctx, t, workload{mode: "write", block: 1 << 20, depth: 8, sessions: 1}, secs); err != nil {
+		return fmt.Errorf("%s, to be written: %w", t.name, err)
+	}
+	f, err := os.OpenFile(b.disk(t.name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// rounds gives these cases to every target, in turn, as often as is asked for.
+func (b *bench) rounds(ctx context.Context, chosen []workload, r *report) error {
+	if len(chosen) == 0 {
+		return nil
 	}
 	for round := range b.o.rounds {
 		began := time.Now()
@@ -176,13 +202,8 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 				r.add(w, t.name, round, s, err)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d took %d s\n", round+1, b.o.rounds, int(time.Since(began).Seconds()))
+		fmt.Fprintf(os.Stderr, "round %d of %d of %d cases took %d s\n", round+1, b.o.rounds, len(chosen), int(time.Since(began).Seconds()))
 	}
-	for _, t := range b.running {
-		m, err := t.memory()
-		r.peak(t.name, m.peak, err)
-	}
-	r.fail(b.stopAll())
 	return nil
 }
 
@@ -204,9 +225,6 @@ func (b *bench) measure(ctx context.Context, t *target, w workload) (sample, err
 	}
 	after, err := t.cpu()
 	s.CPU = (after - before).Seconds() * 1e6 / ops
-	if w.cold {
-		err = errors.Join(err, remember(b.disk(t.name)))
-	}
 	return s, err
 }
 

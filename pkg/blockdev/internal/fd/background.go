@@ -19,8 +19,8 @@ const backgroundDepth = 128
 
 // background is the reads of a device that nobody waits for.
 type background struct {
-	context uint64 // the kernel's
-	submits func(context uint64, all []*iocb) (int, error)
+	context uint64                                         // the kernel's
+	submits func(context uint64, all []*iocb) (int, error) // ioSubmit, or a test's
 
 	mu      sync.Mutex
 	idle    *sync.Cond // none is taken, and nobody reaps
@@ -45,12 +45,12 @@ type backgroundRead struct {
 var _ blockdev.BackgroundReader = (*Device)(nil)
 
 // newBackground returns nil where not all that it needs is permitted.
-func newBackground(submits func(uint64, []*iocb) (int, error)) *background {
+func newBackground() *background {
 	context, err := ioSetup(backgroundDepth)
 	if err != nil {
 		return nil
 	}
-	b := &background{context: context, submits: submits, rwFlags: unix.RWF_NOWAIT}
+	b := &background{context: context, submits: ioSubmit, rwFlags: unix.RWF_NOWAIT}
 	b.idle = sync.NewCond(&b.mu)
 	for i := range b.reads {
 		b.free = append(b.free, i)

@@ -26,8 +26,6 @@ type Calls struct {
 	Seek func(fd int, off int64, whence int) (int64, error)
 	// CopyRange is copy_file_range.
 	CopyRange func(src int, srcOff int64, dst int, dstOff int64, n int) (int, error)
-	// submitReads is io_submit.
-	submitReads func(context uint64, all []*iocb) (int, error)
 }
 
 func (c Calls) orKernel() Calls {
@@ -60,9 +58,6 @@ func (c Calls) orKernel() Calls {
 	}
 	if c.CopyRange == nil {
 		c.CopyRange = copyRange
-	}
-	if c.submitReads == nil {
-		c.submitReads = ioSubmit
 	}
 	return c
 }

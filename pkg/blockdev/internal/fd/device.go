@@ -91,7 +91,7 @@ func New(f *os.File, o Options) *Device {
 		flag = unix.O_DIRECT
 		d.noNowait.Store(true) // a read past the page cache waits, always
 		d.bounces = newBounces(o.Direct)
-		d.background = newBackground(d.o.Calls.submitReads)
+		d.background = newBackground()
 	}
 	d.stable = newHandles(d.fd, flag)
 	return d

@@ -44,14 +44,12 @@ func (c *Conn) Gauge(deep bool) {
 }
 
 // batch is the process's.
-var batch policy
-
-// batchPeriod is after how long without a deep connection the process is scheduled as
-// before.
-const batchPeriod = 50 * time.Millisecond
+var batch = policy{period: 50 * time.Millisecond}
 
 // policy is how the threads of the process are scheduled.
 type policy struct {
+	period time.Duration // without a deep connection, after which it is as before
+
 	seen atomic.Bool // a deep connection, since the last look
 	on   atomic.Bool // look is to come
 	ours bool        // the threads were made SCHED_BATCH; look's and its starter's
@@ -65,14 +63,14 @@ func (p *policy) deep() {
 	if !p.on.Load() && p.on.CompareAndSwap(false, true) {
 		// What somebody has given us otherwise stays.
 		p.ours = reschedule(schedOther, unix.SCHED_BATCH)
-		time.AfterFunc(batchPeriod, p.look)
+		time.AfterFunc(p.period, p.look)
 	}
 }
 
 // look ends it where there has been no deep connection for a while.
 func (p *policy) look() {
 	if p.seen.Swap(false) {
-		time.AfterFunc(batchPeriod, p.look)
+		time.AfterFunc(p.period, p.look)
 		return
 	}
 	if p.ours {
@@ -88,7 +86,10 @@ const schedOther = unix.SCHED_NORMAL
 // It returns whether there was any. Where it is not permitted all stays as it is: that costs
 // time alone.
 func reschedule(from, to int) (some bool) {
-	for changed := true; changed; { // until there is no thread that another began meanwhile
+	// Again for threads that others began meanwhile; not for ever, where a system says yes
+	// and does nothing.
+	const rounds = 8
+	for i, changed := 0, true; changed && i < rounds; i++ {
 		changed = false
 		for _, tid := range threads() {
 			var priority int32 // as these policies have it

@@ -9,6 +9,9 @@
 // A goroutine that waits in a system call may keep a processor of Go's from others until
 // Go notices, which takes it up to 10 ms. So no more of them do so at once than there
 // are [Seats], and a program that serves gives Go as many processors more.
+//
+// What becomes of an initiator on the same machine while many commands are under way is in
+// batch.go.
 package wire
 
 import (

@@ -129,8 +129,10 @@ func TestBackgroundReadsOfASlowInitiator(t *testing.T) {
 	}
 	d := disk()
 	all := func() bool {
+		// The reader has all commands, or waits for room.
+		next, _ := r.s.window.advertised()
 		begun := d.begun.Load()
-		return r.c.outbox.backedUp() && begun > 0 && d.told.Load() == begun
+		return (next == r.CmdSN || r.c.outbox.backedUp()) && begun > 0 && d.told.Load() == begun
 	}
 	for end := time.Now().Add(iscsitest.Timeout); !all(); runtime.Gosched() {
 		if time.Now().After(end) {

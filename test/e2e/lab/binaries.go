@@ -31,7 +31,7 @@ var packages = map[string]string{
 	writer: modulePath + "/test/e2e/writer",
 }
 
-// buildBinaries builds the programs into dir. It runs before the namespaces
+// buildBinaries builds the programs, and what guests' kernels need, into dir. It runs before the namespaces
 // are made, since a first build may have to fetch modules. A program that does
 // not build is an error only for who asks for it: see [Lab.Binary].
 func buildBinaries(dir string) error {
@@ -41,6 +41,7 @@ func buildBinaries(dir string) error {
 	}
 	defer cache.Close()
 	var builds errgroup.Group
+	builds.Go(func() error { return buildPtrace(dir) })
 	for name, pkg := range packages {
 		builds.Go(func() error {
 			cached := filepath.Join(cache.dir, name)

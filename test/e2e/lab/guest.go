@@ -185,6 +185,7 @@ func (g *Guest) start() (*power, error) {
 	}
 	defer console.Close()
 	cmd := exec.Command("linux.uml", g.kernelArgs()...)
+	cmd.Env = g.lab.withPtrace()
 	cmd.Stdout, cmd.Stderr = console, console
 	return turnOn(cmd)
 }

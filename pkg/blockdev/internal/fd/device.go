@@ -57,6 +57,12 @@ type Device struct {
 
 	noNowait atomic.Bool
 
+	// turn is held by a write where they are inTurn. File systems let one write at a time
+	// into the page cache of a file; who waits for that in the kernel keeps a processor busy
+	// that the one before may need, and several that write come to little else.
+	turn   sync.Mutex
+	inTurn bool
+
 	// Without Direct these are nil; background is too where there is none to be had.
 	bounces    *bounces
 	background *background
@@ -86,6 +92,9 @@ func New(f *os.File, o Options) *Device {
 	// block devices are in anyway.
 	d := &Device{o: o, file: f, fd: int(f.Fd()), rank: ranks.Add(1)}
 	d.size.Store(o.Size)
+	if info, err := f.Stat(); err == nil {
+		d.inTurn = info.Mode().IsRegular() && o.Direct == 0
+	}
 	flag := 0
 	if o.Direct > 0 {
 		flag = unix.O_DIRECT

@@ -3,6 +3,9 @@ package fd
 import (
 	"bytes"
 	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
@@ -137,5 +140,45 @@ func TestNowaitOnTheKernel(t *testing.T) {
 	}
 	if err != nil || n != len(want) || !bytes.Equal(got, want) {
 		t.Fatalf("read %d bytes, %v", n, err)
+	}
+}
+
+// Writes to the page cache of a file wait for each other here, not in the kernel, and those
+// past it do not.
+func TestWritesInTurn(t *testing.T) {
+	var within, most atomic.Int32
+	pwrite := func(_ int, p []byte, _ int64) (int, error) {
+		n := within.Add(1)
+		for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
+		}
+		for range 20 {
+			runtime.Gosched()
+		}
+		within.Add(-1)
+		return len(p), nil
+	}
+	write := func(d *Device) int32 {
+		most.Store(0)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				p := aligned(512)
+				for range 100 {
+					if _, err := d.WriteAt(p, 0); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return most.Load()
+	}
+	if n := write(open(t, Calls{Pwrite: pwrite})); n != 1 {
+		t.Errorf("%d writes to the page cache at once", n)
+	}
+	d := openDirect(t, testSize)
+	d.o.Calls.Pwrite = pwrite
+	if n := write(d); n < 2 {
+		t.Errorf("%d writes past it at once", n)
 	}
 }

@@ -121,8 +121,8 @@ func fill(ctx context.Context, path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// forget takes a disk out of memory.
-func forget(path string) error {
+// forget takes a disk out of memory, from an offset on; what is before it is there then.
+func forget(path string, from int64) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -131,12 +131,23 @@ func forget(path string) error {
 	if err := f.Sync(); err != nil { // what is dirty stays
 		return err
 	}
-	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	// Nothing is read ahead, which would be on its way and could not be forgotten.
+	err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, f, from)
+	}
+	if err == nil {
+		err = os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), from, 0, unix.FADV_DONTNEED))
+	}
+	return err
 }
 
 // cases gives every case to every target, in turn.
 func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 	for _, k := range b.kinds() {
+		if !slices.ContainsFunc(chosen, k.has) {
+			continue
+		}
 		t, err := b.launch(ctx, k)
 		if err != nil {
 			return err
@@ -153,11 +164,9 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 			return err
 		}
 	}
-	// What is not in memory comes last: it would be there otherwise than it was.
-	warm := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return w.cold })
-	cold := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return !w.cold })
-	for _, part := range [][]workload{warm, cold} {
-		if err := b.rounds(ctx, part, r); err != nil {
+	for part := range 3 {
+		of := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return w.part() != part })
+		if err := b.rounds(ctx, of, r); err != nil {
 			return err
 		}
 	}
@@ -192,7 +201,7 @@ func (b *bench) rounds(ctx context.Context, chosen []workload, r *report) error 
 		began := time.Now()
 		for _, w := range chosen {
 			for _, t := range b.running {
-				if w.digests && !t.digests || w.cold && !t.keeps {
+				if !t.has(w) {
 					continue
 				}
 				s, err := b.measure(ctx, t, w)
@@ -201,17 +210,25 @@ func (b *bench) rounds(ctx context.Context, chosen []workload, r *report) error 
 				}
 				r.add(w, t.name, round, s, err)
 			}
+			b.fios(ctx, w, round, r)
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d of %d cases took %d s\n", round+1, b.o.rounds, len(chosen), int(time.Since(began).Seconds()))
 	}
 	return nil
 }
 
+// coldSecs is how long a case takes of what is in no memory.
+const coldSecs = 1
+
 func (b *bench) measure(ctx context.Context, t *target, w workload) (sample, error) {
 	secs := b.o.secs
 	if w.cold {
-		secs = 1
-		if err := forget(b.disk(t.name)); err != nil {
+		secs = coldSecs
+		from := int64(0)
+		if w.beside != "" {
+			from = span / 2
+		}
+		if err := forget(b.disk(t.name), from); err != nil {
 			return sample{}, err
 		}
 	}

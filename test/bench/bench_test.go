@@ -245,9 +245,6 @@ func TestForget(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := forget(path); err != nil {
-		t.Fatal(err)
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -257,22 +254,79 @@ func TestForget(t *testing.T) {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}
-	// To ask this brings nothing into memory, as a read would.
+	for _, from := range []int64{0, size / 2} {
+		if err := forget(path, from); err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range inMemory(t, f, size) {
+			before := int64(i*os.Getpagesize()) < from
+			if there := p&1 != 0; there != before && st.Type != unix.TMPFS_MAGIC { // which is memory
+				t.Fatalf("forgotten from %d on: page %d is in memory: %v", from, i, there)
+			}
+		}
+	}
+	if forget(path+"x", 0) == nil {
+		t.Error("what is not there was found")
+	}
+}
+
+// inMemory asks which pages of a file are, without bringing any there, as a read would.
+func inMemory(t *testing.T, f *os.File, size int) []byte {
+	t.Helper()
 	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pages := make([]byte, size/os.Getpagesize())
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), size, uintptr(unsafe.Pointer(&pages[0])))
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(size), uintptr(unsafe.Pointer(&pages[0])))
 	if err := unix.Munmap(m); err != nil || errno != 0 {
 		t.Fatal(errno, err)
 	}
-	for _, p := range pages {
-		if p&1 != 0 && st.Type != unix.TMPFS_MAGIC { // which is memory
-			t.Fatal("some of it is in memory")
+	return pages
+}
+
+func TestParseFio(t *testing.T) {
+	const said = `{"jobs":[{"read":{"total_ios":2000,"iops":1000.5,"bw_bytes":4194304,"runtime":2000,
+"clat_ns":{"percentile":{"50.000000":1500,"99.000000":9000}}},"usr_cpu":10.0,"sys_cpu":30.0}]}`
+	s, err := parseFio([]byte(said))
+	if want := (sample{IOPS: 1000.5, MiBs: 4, P50: 1.5, P99: 9, CPU: 400}); err != nil || s != want {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, other := range []string{"", said[:60], `{"jobs":[]}`, strings.Replace(said, "2000", "0", 1)} {
+		if _, err := parseFio([]byte(other)); err == nil {
+			t.Errorf("%q: no error", other)
 		}
 	}
-	if forget(path+"x") == nil {
-		t.Error("what is not there was found")
+}
+
+// Each case is for the targets that can do it, and what changes the disk for others is last.
+func TestWhoHasWhat(t *testing.T) {
+	kinds := (&bench{}).kinds()
+	for name, want := range map[string][]string{
+		"4k randread qd32":    {null, nullFile, tgt, ours},
+		"1M hdrdigest qd8":    {tgt, ours},
+		"4k coldread qd32":    {nullFile, tgt, ours, direct},
+		"4k qd8 beside cold":  {nullFile, tgt, ours},
+		"4k qd8 beside sync":  {tgt, ours},
+		"4k qd8 beside unmap": {ours},
+	} {
+		i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == name })
+		if i < 0 {
+			t.Fatalf("no case %s", name)
+		}
+		var have []string
+		for _, k := range kinds {
+			if k.has(workloads[i]) {
+				have = append(have, k.name)
+			}
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("%s is for %q", name, have)
+		}
+	}
+	for _, w := range workloads {
+		if punches, p := w.beside == "unmap", w.part(); punches != (p == 2) || p == 0 && w.cold {
+			t.Errorf("%s is in part %d", w.name, p)
+		}
 	}
 }

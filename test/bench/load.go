@@ -21,9 +21,27 @@ type workload struct {
 	sessions int
 	// digests has headers carry a CRC32C.
 	digests bool
-	// cold has the disk in no memory when it begins. It takes a second, so that most
-	// of it still is not when it ends.
+	// beside is what else goes on in the session: iscsiload's -x, on the second half of the
+	// disk, with so many commands under way.
+	beside      string
+	besideDepth int
+	// cold has the disk, or the half of it that is beside, in no memory when it begins. It
+	// takes a second, so that most of it still is not when it ends.
 	cold bool
+	// last comes after all others: it leaves holes.
+	last bool
+}
+
+// part is when a case has its turn: what is not in memory would otherwise be there in the
+// cases behind it.
+func (w workload) part() int {
+	switch {
+	case w.last:
+		return 2
+	case w.cold:
+		return 1
+	}
+	return 0
 }
 
 var workloads = []workload{
@@ -44,6 +62,10 @@ var workloads = []workload{
 	{name: "4k sessions 8x16", mode: "randread", block: 4096, depth: 16, sessions: 8},
 	{name: "4k sessions 64x16", mode: "randread", block: 4096, depth: 16, sessions: 64},
 	{name: "4k sessions 512x16", mode: "randread", block: 4096, depth: 16, sessions: 512},
+	{name: "4k randread qd8", mode: "randread", block: 4096, depth: 8, sessions: 1},
+	{name: "4k qd8 beside sync", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "sync", besideDepth: 1},
+	{name: "4k qd8 beside cold", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "cold", besideDepth: 16, cold: true},
+	{name: "4k qd8 beside unmap", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "unmap", besideDepth: 1, last: true},
 }
 
 // idleCase is the name of the case that is about memory.
@@ -82,6 +104,9 @@ func (w workload) arguments(url string, secs int) []string {
 	}
 	if w.digests {
 		args = append(args, "-D")
+	}
+	if w.beside != "" {
+		args = append(args, "-x", w.beside, "-y", strconv.Itoa(w.besideDepth))
 	}
 	return args
 }

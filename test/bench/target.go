@@ -17,6 +17,7 @@ import (
 // The parties that are always there; ratios are ours by each other one's.
 const (
 	ours     = "ours"
+	direct   = "direct" // ours too
 	null     = "null"
 	nullFile = "nullfile"
 	tgt      = "tgt"
@@ -30,27 +31,41 @@ type kind struct {
 	name  string
 	start func(ctx context.Context) (*target, error)
 	// keeps says that it gives back what was written, digests that it knows them,
-	// idles that its memory is worth a look.
-	keeps, digests, idles bool
+	// idles that its memory is worth a look, and direct that it is only for what is in no
+	// memory.
+	keeps, digests, idles, direct bool
+	// besides are the commands beside reads that it knows.
+	besides string
+}
+
+// has says whether a case is for it.
+func (k kind) has(w workload) bool {
+	switch {
+	case w.digests && !k.digests, w.cold && !k.keeps, k.direct && (!w.cold || w.beside != ""):
+		return false
+	}
+	return w.beside == "" || strings.Contains(k.besides, w.beside)
 }
 
 // kinds are the targets in the order of the table.
 func (b *bench) kinds() []kind {
 	all := []kind{
 		{name: null, start: func(ctx context.Context) (*target, error) { return b.startNull(ctx, null, "") }},
-		{name: nullFile, keeps: true, start: func(ctx context.Context) (*target, error) {
+		{name: nullFile, keeps: true, besides: "cold", start: func(ctx context.Context) (*target, error) {
 			return b.startNull(ctx, nullFile, b.disk(nullFile))
 		}},
 	}
 	if !b.o.noTgt {
-		all = append(all, kind{name: tgt, keeps: true, digests: true, idles: true, start: b.startTgt})
+		all = append(all, kind{name: tgt, keeps: true, digests: true, idles: true, besides: "cold sync", start: b.startTgt})
 	}
 	for _, p := range append(b.o.peers, peer{ours, b.o.ours}) {
-		all = append(all, kind{name: p.name, keeps: true, digests: true, idles: true, start: func(ctx context.Context) (*target, error) {
-			return b.startIetd(ctx, p.name, p.path)
+		all = append(all, kind{name: p.name, keeps: true, digests: true, idles: true, besides: "cold sync unmap", start: func(ctx context.Context) (*target, error) {
+			return b.startIetd(ctx, p.name, p.path, "fileio,IOMode=wb")
 		}})
 	}
-	return all
+	return append(all, kind{name: direct, keeps: true, direct: true, start: func(ctx context.Context) (*target, error) {
+		return b.startIetd(ctx, direct, b.o.ours, "blockio")
+	}})
 }
 
 // target is a running one.
@@ -107,8 +122,8 @@ func (b *bench) startTgt(ctx context.Context) (*target, error) {
 }
 
 // startIetd gives a csi-ietd the lines that its documents have for a fast network, and
-// digests for who asks for them.
-func (b *bench) startIetd(ctx context.Context, name, path string) (*target, error) {
+// digests for who asks for them; its disk is of that type.
+func (b *bench) startIetd(ctx context.Context, name, path, diskType string) (*target, error) {
 	document, err := os.ReadFile("docs/ietd.md")
 	if err != nil {
 		return nil, fmt.Errorf("%w (run this in the repository's root)", err)
@@ -119,7 +134,7 @@ func (b *bench) startIetd(ctx context.Context, name, path string) (*target, erro
 	}
 	conf := filepath.Join(b.dir, name+".conf")
 	text := "Target " + iqn + "\n" + speed + "HeaderDigest None,CRC32C\nDataDigest None,CRC32C\n" +
-		"Lun 0 Path=" + b.disk(name) + ",Type=fileio,IOMode=wb\n"
+		"Lun 0 Path=" + b.disk(name) + ",Type=" + diskType + "\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

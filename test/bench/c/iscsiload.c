@@ -3,12 +3,15 @@
 // build: cc -O2 -o iscsiload iscsiload.c -liscsi -lpthread     (Debian: libiscsi-dev)
 // usage: iscsiload -u iscsi://HOST:PORT/IQN/LUN [-m randread|randwrite|randrw|read|write|write-verify]
 //                  [-b BYTES] [-q DEPTH] [-s SESSIONS] [-t SECONDS] [-z SPAN_BYTES] [-D] [-w]
+//                  [-x cold|sync|unmap [-y DEPTH]]
 //
 // Each session is a thread with a TCP connection of its own, and a part of the span of its
 // own where blocks are taken in turn. randrw reads 7 of 10; write-verify stamps every block
 // and reads it back. With -t 0 each session sends DEPTH commands and no more. -D has headers
 // carry a digest; data digests are not in libiscsi before 1.20. -w keeps the sessions, idle,
-// until standard input ends.
+// until standard input ends. -x has DEPTH more commands (1) under way in each session, on the
+// second half of its part, while the others stay in the first: random reads, a random write
+// and a SYNCHRONIZE CACHE in turn, or an UNMAP of 1 MiB. Only "beside" counts them.
 //
 // One line of JSON on standard output when the last command is answered; the exit status is
 // 1 after any I/O error.
@@ -29,6 +32,8 @@ static const char *url, *mode_name = "randread";
 static enum mode mode = RANDREAD;
 static int block = 4096, depth = 32, sessions = 1, seconds = 5, digests, keep;
 static uint64_t span;
+static enum beside { NOTHING, COLD, SYNC, UNMAP } beside;
+static int beside_depth = 1;
 
 // Latencies are counted in rows of 64 columns: microseconds in the first, twice as coarse in each next.
 #define BUCKETS 4096
@@ -36,7 +41,7 @@ struct session {
 	pthread_t thread;
 	int id, error, inflight, lun;
 	struct iscsi_context *iscsi;
-	uint64_t ops, seed, next, blocks_per_op, span_ops, sector, hist[BUCKETS];
+	uint64_t ops, beside, seed, next, blocks_per_op, span_ops, sector, hist[BUCKETS];
 	uint64_t end_ns;
 	char err[256];
 };
@@ -44,8 +49,9 @@ struct op {
 	struct session *s;
 	unsigned char *buf;
 	uint64_t start, lba, gen;
-	int is_read;
+	int is_read, beside, turn;
 	struct scsi_iovec iov;
+	struct unmap_list range;
 };
 
 static uint64_t now_ns(void) {
@@ -75,7 +81,8 @@ static void done(struct iscsi_context *iscsi, int status, void *data, void *priv
 	struct session *s = op->s;
 	(void)iscsi;
 	s->inflight--;
-	if (status != SCSI_STATUS_GOOD) fail(s, op->is_read ? "read" : "write");
+	if (status != SCSI_STATUS_GOOD) fail(s, op->beside ? "beside" : op->is_read ? "read" : "write");
+	else if (op->beside) s->beside++;
 	else {
 		s->ops++;
 		s->hist[bucket((now_ns() - op->start) / 1000)]++;
@@ -91,13 +98,16 @@ static void done(struct iscsi_context *iscsi, int status, void *data, void *priv
 }
 static void submit(struct op *op) {
 	struct session *s = op->s;
-	struct scsi_task *t;
+	struct scsi_task *t = NULL;
 	int again = mode == VERIFY && op->start && !op->is_read; // read back what was just written
 	if (again) { op->is_read = 1; memset(op->buf, 0, block); }
-	else {
-		uint64_t slot;
-		if (mode == SEQREAD || mode == SEQWRITE || mode == VERIFY) slot = s->next++ % s->span_ops;
-		else slot = rnd(&s->seed) % s->span_ops;
+	else if (op->beside) {
+		op->lba = ((uint64_t)s->id * s->span_ops + s->span_ops / 2 + rnd(&s->seed) % (s->span_ops / 2)) * s->blocks_per_op;
+		op->is_read = beside == COLD;
+	} else {
+		uint64_t slot, slots = beside ? s->span_ops / 2 : s->span_ops;
+		if (mode == SEQREAD || mode == SEQWRITE || mode == VERIFY) slot = s->next++ % slots;
+		else slot = rnd(&s->seed) % slots;
 		op->lba = ((uint64_t)s->id * s->span_ops + slot) * s->blocks_per_op;
 		op->is_read = mode == RANDREAD || mode == SEQREAD || (mode == RANDRW && rnd(&s->seed) % 10 < 7);
 		if (mode == VERIFY) {
@@ -111,7 +121,14 @@ static void submit(struct op *op) {
 	op->start = now_ns();
 	op->iov.iov_base = op->buf;
 	op->iov.iov_len = block;
-	if (op->is_read) {
+	if (op->beside && beside == UNMAP) {
+		uint64_t all = 1048576 / s->sector, end = (uint64_t)(s->id + 1) * s->span_ops * s->blocks_per_op;
+		op->range.num = (uint32_t)(end - op->lba < all ? end - op->lba : all);
+		op->range.lba = op->lba;
+		t = iscsi_unmap_task(s->iscsi, s->lun, 0, 0, &op->range, 1, done, op);
+	} else if (op->beside && beside == SYNC && op->turn++ % 2) {
+		t = iscsi_synchronizecache16_task(s->iscsi, s->lun, 0, 0, 0, 0, done, op);
+	} else if (op->is_read) {
 		t = iscsi_read16_task(s->iscsi, s->lun, op->lba, block, (int)s->sector, 0, 0, 0, 0, 0, done, op);
 		if (t) scsi_task_set_iov_in(t, &op->iov, 1);
 	} else {
@@ -123,14 +140,16 @@ static void submit(struct op *op) {
 }
 static void *run(void *arg) {
 	struct session *s = arg;
-	struct op *ops = calloc(depth, sizeof *ops);
-	for (int i = 0; i < depth; i++) {
+	int all = depth + (beside ? beside_depth : 0);
+	struct op *ops = calloc(all, sizeof *ops);
+	for (int i = 0; i < all; i++) {
 		ops[i].s = s;
+		ops[i].beside = i >= depth;
 		if (posix_memalign((void **)&ops[i].buf, 4096, block)) abort();
 		memset(ops[i].buf, 0x5a ^ i, block);
 	}
 	s->end_ns = now_ns() + seconds * 1000000000ull;
-	for (int i = 0; i < depth && !s->error; i++) submit(&ops[i]);
+	for (int i = 0; i < all && !s->error; i++) submit(&ops[i]);
 	uint64_t give_up = s->end_ns + 30 * 1000000000ull;
 	while (s->inflight > 0 && now_ns() < give_up) {
 		struct pollfd p = { .fd = iscsi_get_fd(s->iscsi), .events = (short)iscsi_which_events(s->iscsi) };
@@ -142,7 +161,7 @@ static void *run(void *arg) {
 }
 int main(int argc, char **argv) {
 	int c;
-	while ((c = getopt(argc, argv, "u:m:b:q:s:t:z:Dw")) != -1) switch (c) {
+	while ((c = getopt(argc, argv, "u:m:b:q:s:t:z:Dwx:y:")) != -1) switch (c) {
 	case 'u': url = optarg; break;
 	case 'm': mode_name = optarg; break;
 	case 'b': block = atoi(optarg); break;
@@ -152,6 +171,10 @@ int main(int argc, char **argv) {
 	case 'z': span = strtoull(optarg, NULL, 0); break;
 	case 'D': digests = 1; break;
 	case 'w': keep = 1; break;
+	case 'x': beside = !strcmp(optarg, "cold") ? COLD : !strcmp(optarg, "sync") ? SYNC : !strcmp(optarg, "unmap") ? UNMAP : NOTHING;
+		if (!beside) { fprintf(stderr, "usage: see the top of iscsiload.c\n"); return 2; }
+		break;
+	case 'y': beside_depth = atoi(optarg); break;
 	default: return 2;
 	}
 	const char *names[] = { "randread", "randwrite", "randrw", "read", "write", "write-verify" };
@@ -184,16 +207,17 @@ int main(int argc, char **argv) {
 		s->span_ops = bytes / sessions / block;
 		scsi_free_scsi_task(t);
 		iscsi_destroy_url(u);
-		if (!s->span_ops) { fprintf(stderr, "the LUN is too small\n"); return 2; }
+		if (s->span_ops < (beside ? 2 : 1)) { fprintf(stderr, "the LUN is too small\n"); return 2; }
 	}
 	uint64_t t0 = now_ns();
 	for (int i = 0; i < sessions; i++) pthread_create(&all[i].thread, NULL, run, &all[i]);
 	for (int i = 0; i < sessions; i++) pthread_join(all[i].thread, NULL);
 	double secs = (now_ns() - t0) / 1e9;
-	uint64_t ops = 0, hist[BUCKETS] = { 0 }, seen = 0;
+	uint64_t ops = 0, others = 0, hist[BUCKETS] = { 0 }, seen = 0;
 	int errors = 0;
 	for (int i = 0; i < sessions; i++) {
 		ops += all[i].ops;
+		others += all[i].beside;
 		for (int b = 0; b < BUCKETS; b++) hist[b] += all[i].hist[b];
 		if (all[i].error) { errors++; fprintf(stderr, "session %d: %s\n", i, all[i].err); }
 	}
@@ -203,9 +227,9 @@ int main(int argc, char **argv) {
 		seen += hist[b];
 		while (k < 3 && seen >= q[k] * ops && ops) lat[k++] = bucket_us(b);
 	}
-	printf("{\"mode\":\"%s\",\"bs\":%d,\"depth\":%d,\"sessions\":%d,\"ops\":%llu,\"iops\":%.0f,\"mib_s\":%.1f,\"p50_us\":%llu,\"p99_us\":%llu,\"p999_us\":%llu,\"errors\":%d}\n",
+	printf("{\"mode\":\"%s\",\"bs\":%d,\"depth\":%d,\"sessions\":%d,\"ops\":%llu,\"iops\":%.0f,\"mib_s\":%.1f,\"p50_us\":%llu,\"p99_us\":%llu,\"p999_us\":%llu,\"beside\":%.0f,\"errors\":%d}\n",
 	       mode_name, block, depth, sessions, (unsigned long long)ops, ops / secs, ops / secs * block / 1048576,
-	       (unsigned long long)lat[0], (unsigned long long)lat[1], (unsigned long long)lat[2], errors);
+	       (unsigned long long)lat[0], (unsigned long long)lat[1], (unsigned long long)lat[2], others / secs, errors);
 	fflush(stdout);
 	char ignored[64];
 	while (keep && read(0, ignored, sizeof ignored) > 0) continue;

@@ -181,6 +181,9 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 // overwrite has an initiator write all of a disk, and flushes it. What a write of a part
 // costs then depends on the pieces in which the page cache got what is there.
 func (b *bench) overwrite(ctx context.Context, t *target) error {
+	if err := forget(b.disk(t.name), 0); err != nil {
+		return err
+	}
 	const secs = 3
 	if _, _, err := b.load(ctx, t, workload{mode: "write", block: 1 << 20, depth: 8, sessions: 1}, secs); err != nil {
 		return fmt.Errorf("%s, to be written: %w", t.name, err)

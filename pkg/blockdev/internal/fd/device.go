@@ -38,6 +38,16 @@ type Options struct {
 	Calls Calls
 }
 
+const (
+	// maxCachedWriters is how many writes to the page cache of a file are in the kernel at
+	// once. It lets one of them on, and the others spin for a while, which two processors have
+	// no time for: eight in there may come to little else.
+	maxCachedWriters = 4
+	// cachedPiece is how many bytes such a write has at most. The page cache takes it as one
+	// piece, of which ext4 looks at each block whenever a part of it is written later.
+	cachedPiece = 16 << 10
+)
+
 // Device does I/O on an open file. All methods may be called concurrently.
 type Device struct {
 	o    Options
@@ -57,11 +67,9 @@ type Device struct {
 
 	noNowait atomic.Bool
 
-	// turn is held by a write where they are inTurn. File systems let one write at a time
-	// into the page cache of a file; who waits for that in the kernel keeps a processor busy
-	// that the one before may need, and several that write come to little else.
-	turn   sync.Mutex
-	inTurn bool
+	// writers has those that write to the page cache of a regular file; it is nil for other
+	// files, and with Direct.
+	writers chan struct{}
 
 	// Without Direct these are nil; background is too where there is none to be had.
 	bounces    *bounces
@@ -92,8 +100,8 @@ func New(f *os.File, o Options) *Device {
 	// block devices are in anyway.
 	d := &Device{o: o, file: f, fd: int(f.Fd()), rank: ranks.Add(1)}
 	d.size.Store(o.Size)
-	if info, err := f.Stat(); err == nil {
-		d.inTurn = info.Mode().IsRegular() && o.Direct == 0
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && o.Direct == 0 {
+		d.writers = make(chan struct{}, maxCachedWriters)
 	}
 	flag := 0
 	if o.Direct > 0 {

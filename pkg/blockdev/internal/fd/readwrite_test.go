@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"golang.org/x/sys/unix"
@@ -143,42 +145,74 @@ func TestNowaitOnTheKernel(t *testing.T) {
 	}
 }
 
-// Writes to the page cache of a file wait for each other here, not in the kernel, and those
-// past it do not.
-func TestWritesInTurn(t *testing.T) {
+// Few writes to the page cache of a file are in the kernel at once, the others wait outside;
+// those past it do not.
+func TestFewCachedWriters(t *testing.T) {
+	const all = 3 * maxCachedWriters
 	var within, most atomic.Int32
-	pwrite := func(_ int, p []byte, _ int64) (int, error) {
-		n := within.Add(1)
-		for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
+	write := func(d *Device, done func()) {
+		d.o.Calls.Pwrite = func(_ int, p []byte, _ int64) (int, error) {
+			n := within.Add(1)
+			for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
+			}
+			done()
+			within.Add(-1)
+			return len(p), nil
 		}
-		for range 20 {
-			runtime.Gosched()
-		}
-		within.Add(-1)
-		return len(p), nil
-	}
-	write := func(d *Device) int32 {
-		most.Store(0)
 		var wg sync.WaitGroup
-		for range 8 {
+		for range all {
 			wg.Go(func() {
-				p := aligned(512)
-				for range 100 {
-					if _, err := d.WriteAt(p, 0); err != nil {
-						t.Error(err)
-					}
+				if _, err := d.WriteAt(aligned(512), 0); err != nil {
+					t.Error(err)
 				}
 			})
 		}
 		wg.Wait()
-		return most.Load()
 	}
-	if n := write(open(t, Calls{Pwrite: pwrite})); n != 1 {
+	write(open(t, Calls{}), func() {
+		for range 100 {
+			runtime.Gosched()
+		}
+	})
+	if n := most.Load(); n > maxCachedWriters {
 		t.Errorf("%d writes to the page cache at once", n)
 	}
-	d := openDirect(t, testSize)
-	d.o.Calls.Pwrite = pwrite
-	if n := write(d); n < 2 {
-		t.Errorf("%d writes past it at once", n)
+	var arrived atomic.Int32
+	together := make(chan struct{})
+	write(openDirect(t, testSize), func() {
+		if arrived.Add(1) == all {
+			close(together)
+		}
+		select {
+		case <-together:
+		case <-time.After(30 * time.Second):
+			t.Error("writes past the page cache wait for each other")
+		}
+	})
+}
+
+// A long write reaches the page cache in pieces, and the medium past it whole.
+func TestPiecesOfCachedWrites(t *testing.T) {
+	for d, want := range map[*Device][]int{
+		open(t, Calls{}):        {cachedPiece, cachedPiece, 512},
+		openDirect(t, testSize): {2*cachedPiece + 512},
+	} {
+		var lengths []int
+		d.o.Calls.Pwrite = func(fd int, p []byte, off int64) (int, error) {
+			lengths = append(lengths, len(p))
+			return unix.Pwrite(fd, p, off)
+		}
+		p := aligned(2*cachedPiece + 512)
+		for i := range p {
+			p[i] = byte(i / 512 * 3)
+		}
+		n, err := d.WriteAt(p, 1024)
+		got := aligned(len(p))
+		if _, readErr := d.ReadAt(got, 1024); n != len(p) || err != nil || readErr != nil || !bytes.Equal(got, p) {
+			t.Errorf("%d bytes, %v, %v", n, err, readErr)
+		}
+		if !slices.Equal(lengths, want) {
+			t.Errorf("in pieces of %d, want %d", lengths, want)
+		}
 	}
 }

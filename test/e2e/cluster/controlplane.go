@@ -102,7 +102,7 @@ func (c *Cluster) runOutside(ctx context.Context, name, health string, flags ...
 // healthy.
 func (c *Cluster) run(ctx context.Context, name, health, program string, flags ...string) error {
 	log := filepath.Join(c.lab.Dir(), "outside", name+".log")
-	process, err := c.lab.Outside.Start(ctx, agent.Command{Args: append([]string{program}, flags...), Log: log})
+	process, err := c.lab.Outside.Start(ctx, agent.Command{Args: append([]string{program}, flags...), Env: lessGarbage, Log: log})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -178,7 +178,7 @@ func awaitContainerd(ctx context.Context, m *lab.Machine, socket string) error {
 	})
 }
 
-// lessGarbage trades memory, which the guests have, for their one processor's
+// lessGarbage trades memory, which the machine and the guests have, for their processors'
 // time.
 var lessGarbage = []string{"GOGC=400"}
 

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -164,7 +165,9 @@ func (c *raw) do(cmdSN *uint32) {
 	}
 }
 
-// A read of what is cached and a write to the cache cost no allocation.
+// A read of what is cached and a write to the cache cost no allocation. On a busy machine
+// commands may be so far apart that the connection counts as idle, which has a price; what
+// every command costs is in every attempt.
 func TestCommandsAllocateNothing(t *testing.T) {
 	onCached(t)
 	r := newSite(t).join(usual())
@@ -172,8 +175,12 @@ func TestCommandsAllocateNothing(t *testing.T) {
 		"read":  r.raw(iscsitest.Command{CDB: iscsitest.Read(0, 8), In: 4096}, 4096),
 		"write": r.raw(iscsitest.Command{CDB: iscsitest.Write(0, 8), Out: pattern(1, 4096), Immediate: iscsitest.Most}, 0),
 	} {
-		if n := testing.AllocsPerRun(1000, func() { c.do(&r.CmdSN) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+		least := math.Inf(1)
+		for attempt := 0; attempt < 20 && least > 0; attempt++ {
+			least = min(least, testing.AllocsPerRun(100, func() { c.do(&r.CmdSN) }))
+		}
+		if least > 0 {
+			t.Errorf("%s: %v allocations", name, least)
 		}
 	}
 }

@@ -38,6 +38,7 @@ func TestLab(t *testing.T) {
 	})
 	t.Run("ContextEndsCommand", func(t *testing.T) { testContextEndsCommand(t, g) })
 	t.Run("KillReachesChildren", func(t *testing.T) { testKillReachesChildren(t, g) })
+	t.Run("Registers", func(t *testing.T) { testRegisters(t, l, g) })
 	t.Run("Relay", func(t *testing.T) { testRelay(t, l, g) })
 	t.Run("CutNetwork", func(t *testing.T) { testCutNetwork(t, g) })
 	t.Run("AttachFromTgt", func(t *testing.T) { testAttachFromTgt(t, l, g) })

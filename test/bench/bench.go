@@ -164,7 +164,7 @@ func (b *bench) cases(ctx context.Context, chosen []workload, r *report) error {
 			return err
 		}
 	}
-	for part := range 3 {
+	for part := range parts {
 		of := slices.DeleteFunc(slices.Clone(chosen), func(w workload) bool { return w.part() != part })
 		if err := b.rounds(ctx, of, r); err != nil {
 			return err

@@ -28,15 +28,16 @@ type workload struct {
 	// cold has the disk, or the half of it that is beside, in no memory when it begins. It
 	// takes a second, so that most of it still is not when it ends.
 	cold bool
-	// last comes after all others: it leaves holes.
-	last bool
 }
 
-// part is when a case has its turn: what is not in memory would otherwise be there in the
-// cases behind it.
+// parts is how many there are of a run.
+const parts = 3
+
+// part is the one that a case belongs to: one of what is not in memory leaves that otherwise
+// than it was, and UNMAP leaves holes.
 func (w workload) part() int {
 	switch {
-	case w.last:
+	case w.beside == "unmap":
 		return 2
 	case w.cold:
 		return 1
@@ -65,7 +66,7 @@ var workloads = []workload{
 	{name: "4k randread qd8", mode: "randread", block: 4096, depth: 8, sessions: 1},
 	{name: "4k qd8 beside sync", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "sync", besideDepth: 1},
 	{name: "4k qd8 beside cold", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "cold", besideDepth: 16, cold: true},
-	{name: "4k qd8 beside unmap", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "unmap", besideDepth: 1, last: true},
+	{name: "4k qd8 beside unmap", mode: "randread", block: 4096, depth: 8, sessions: 1, beside: "unmap", besideDepth: 1},
 }
 
 // idleCase is the name of the case that is about memory.

@@ -40,11 +40,7 @@ type kind struct {
 
 // has says whether a case is for it.
 func (k kind) has(w workload) bool {
-	switch {
-	case w.digests && !k.digests, w.cold && !k.keeps, k.direct && (!w.cold || w.beside != ""):
-		return false
-	}
-	return w.beside == "" || strings.Contains(k.besides, w.beside)
+	return (k.digests || !w.digests) && (k.keeps || !w.cold) && (w.cold || !k.direct) && strings.Contains(k.besides, w.beside)
 }
 
 // kinds are the targets in the order of the table.

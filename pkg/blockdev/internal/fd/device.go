@@ -38,16 +38,6 @@ type Options struct {
 	Calls Calls
 }
 
-const (
-	// maxCachedWriters is how many writes to the page cache of a file are in the kernel at
-	// once. It lets one of them on, and the others spin for a while, which two processors have
-	// no time for: eight in there may come to little else.
-	maxCachedWriters = 4
-	// cachedPiece is how many bytes such a write has at most. The page cache takes it as one
-	// piece, of which ext4 looks at each block whenever a part of it is written later.
-	cachedPiece = 16 << 10
-)
-
 // Device does I/O on an open file. All methods may be called concurrently.
 type Device struct {
 	o    Options

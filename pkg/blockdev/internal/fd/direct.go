@@ -70,11 +70,6 @@ func (d *Device) pread(p []byte, off int64) (int, error) {
 
 // pwrite is one write of the file; like the system call it may write less.
 func (d *Device) pwrite(p []byte, off int64) (int, error) {
-	if d.writers != nil {
-		d.writers <- struct{}{}
-		defer func() { <-d.writers }()
-		p = p[:min(len(p), cachedPiece)]
-	}
 	return d.bounced(p, off, func(p []byte, off int64) (int, error) { return d.o.Calls.Pwrite(d.fd, p, off) })
 }
 

@@ -100,7 +100,7 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 func (d *Device) write(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := d.pwrite(p[done:], off+int64(done))
+		n, err := d.writeSome(p[done:], off+int64(done))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
@@ -112,4 +112,24 @@ func (d *Device) write(p []byte, off int64) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+const (
+	// maxCachedWriters is how many writes to the page cache of a file are in the kernel at
+	// once. It lets one of them on, and the others spin for a while, which two processors have
+	// no time for: eight in there may come to little else.
+	maxCachedWriters = 4
+	// cachedPiece is how many bytes such a write has at most. The page cache takes it as one
+	// piece, of which ext4 looks at each block whenever a part of it is written later.
+	cachedPiece = 16 << 10
+)
+
+// writeSome is one write of the file; like the system call it may write less.
+func (d *Device) writeSome(p []byte, off int64) (int, error) {
+	if d.writers == nil {
+		return d.pwrite(p, off)
+	}
+	d.writers <- struct{}{}
+	defer func() { <-d.writers }()
+	return d.o.Calls.Pwrite(d.fd, p[:min(len(p), cachedPiece)], off)
 }

@@ -149,6 +149,7 @@ func TestAbortOfAFetchedRead(t *testing.T) {
 		third := r.read1(3)
 		synctest.Wait()
 		tag := r.manageTask(pdu.AbortTaskSet, iscsitest.LUN(0), 0)
+		synctest.Wait() // it is taken in, or the data could be there first
 		d.arrive(3)
 		if got := r.answered(tag); got != pdu.TMFComplete {
 			t.Errorf("response %d", got)

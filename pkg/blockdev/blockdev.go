@@ -74,18 +74,23 @@ type NowaitReader interface {
 }
 
 // BackgroundReader is a Device that reads while its caller does something else, and has
-// no thread wait for each read.
+// no thread wait for each read. Who begins reads looks after them by Reap, until it waits
+// for something else: then it calls Leave.
 type BackgroundReader interface {
-	// BeginRead takes a read of len(p) bytes, which belong to the Device until done is
-	// told. Nothing need happen before Submit. false says that the Device did not take
+	// BeginRead begins to read len(p) bytes, which belong to the Device until done is
+	// told, and that may be before it returns. false says that the Device did not take
 	// it, for whatever reason, of which ReadAt tells: done is told nothing.
 	BeginRead(p []byte, off int64, done ReadDone) bool
-	// Submit begins all reads that were taken, and waits for none.
-	Submit()
+	// Reap tells of reads that have ended, whoever began them; false says that there was
+	// none. It waits for nothing.
+	Reap() bool
+	// Leave has the Device tell of what is under way by itself, until BeginRead is called
+	// again.
+	Leave()
 }
 
-// ReadDone is told of the end of a read. The calls come from a goroutine that has other
-// reads to tell of, or from Submit: they wait for nothing.
+// ReadDone is told of the end of a read. The calls come from somebody who has other reads
+// to tell of: they wait for nothing.
 type ReadDone interface {
 	// ReadDone is called once. Only where ok is set p is full, of what ReadAt would have
 	// found at some time since BeginRead; of what went wrong ReadAt tells.

@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,18 +43,22 @@ func ioDestroy(context uint64) {
 	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, uintptr(context), 0, 0) // of one that is there
 }
 
-// ioSubmit is io_submit(2).
-func ioSubmit(context uint64, all []*iocb) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, uintptr(context), uintptr(len(all)), uintptr(unsafe.Pointer(unsafe.SliceData(all)))) //nolint:gosec // the kernel's interface
-	if errno != 0 {
-		return 0, errno
+// ioSubmit is io_submit(2) of one; of nil it asks whether that may be called.
+func ioSubmit(context uint64, r *iocb) error {
+	n := 1
+	if r == nil {
+		n = 0
 	}
-	return int(n), nil
+	if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, uintptr(context), uintptr(n), uintptr(unsafe.Pointer(&r))); errno != 0 { //nolint:gosec // the kernel's interface
+		return errno
+	}
+	return nil
 }
 
-// ioGetEvents is io_getevents(2): it waits for least events.
-func ioGetEvents(context uint64, least int, events []ioEvent) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, uintptr(context), uintptr(least), uintptr(len(events)), uintptr(unsafe.Pointer(unsafe.SliceData(events))), 0, 0) //nolint:gosec // the kernel's interface
+// ioGetEvents is io_getevents(2): it waits for least events, and not longer than patience.
+func ioGetEvents(context uint64, least int, patience time.Duration, events []ioEvent) (int, error) {
+	limit := unix.NsecToTimespec(int64(patience))
+	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, uintptr(context), uintptr(least), uintptr(len(events)), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(unsafe.Pointer(&limit)), 0) //nolint:gosec // the kernel's interface
 	if errno != 0 {
 		return 0, errno
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func filled(t *testing.T, size int) (*Device, []byte) {
 	return d, want
 }
 
-// Reads that several begin at once all end, each with its data.
+// Reads that several begin at once all end, each with its data, whoever tells of them.
 func TestBackgroundReads(t *testing.T) {
 	const size = 1 << 20
 	d, want := filled(t, size)
@@ -93,7 +94,10 @@ func TestBackgroundReads(t *testing.T) {
 						reads = append(reads, r)
 					}
 				}
-				d.Submit()
+				for range random.IntN(4) {
+					d.Reap()
+				}
+				d.Leave()
 				for _, r := range reads {
 					if !r.wait() { // it may not have been in memory
 						if _, err := d.ReadAt(r.p, r.off); err != nil {
@@ -142,22 +146,59 @@ func TestBackgroundReadNotTaken(t *testing.T) {
 	if d.BeginRead(aligned(512), 0, nil) {
 		t.Error("more than there are places")
 	}
-	d.Submit()
+	d.Leave()
 	for _, r := range all {
 		r.wait()
 	}
 }
 
-// A read that fails says so, and where the kernel refuses it Submit does.
+// Who looks after reads is told of them by its own call, until it leaves them; what has
+// ended before that is told of then.
+func TestReapAndLeave(t *testing.T) {
+	d, _ := filled(t, 1<<20)
+	if d.Reap() {
+		t.Error("there is nothing to tell of")
+	}
+	begin := func() *told {
+		t.Helper()
+		r := newTold(t)
+		if !d.BeginRead(aligned(512), 0, r) {
+			t.Fatal("not taken")
+		}
+		return r
+	}
+	for range 3 {
+		r := begin()
+		for !d.Reap() {
+			runtime.Gosched()
+		}
+		r.wait()
+	}
+	r := begin()
+	if len(r.flushed) > 0 {
+		t.Error("told of by nobody's call")
+	}
+	d.Leave()
+	r.wait()
+	all := []*told{begin(), begin()}
+	d.Leave()
+	all = append(all, begin()) // somebody looks after all of them again
+	d.Leave()
+	for _, r := range all {
+		r.wait()
+	}
+}
+
+// A read that fails says so, and one that the kernel refuses is not taken.
 func TestBackgroundReadFails(t *testing.T) {
 	d, _ := filled(t, 1<<20)
 	try := func(off int64) bool {
 		t.Helper()
 		r := newTold(t)
 		if !d.BeginRead(aligned(1024), off, r) {
-			t.Fatal("not taken")
+			return false
 		}
-		d.Submit()
+		d.Leave()
 		return r.wait()
 	}
 	try(0) // a file system that does not know RWF_NOWAIT says so
@@ -174,11 +215,11 @@ func TestBackgroundReadFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.background.rwFlags = unix.RWF_NOWAIT
-	d.background.submits = func(_ uint64, all []*iocb) (int, error) {
-		if all[0].rwFlags != 0 {
-			return 0, unix.EOPNOTSUPP
+	d.background.submit = func(context uint64, r *iocb) error {
+		if r.rwFlags != 0 {
+			return unix.EOPNOTSUPP
 		}
-		return ioSubmit(d.background.context, all)
+		return ioSubmit(context, r)
 	}
 	if try(0) {
 		t.Error("not refused")
@@ -189,9 +230,13 @@ func TestBackgroundReadFails(t *testing.T) {
 	if !try(0) {
 		t.Error("a file system without RWF_NOWAIT is asked for it again")
 	}
-	d.background.submits = func(uint64, []*iocb) (int, error) { return 0, unix.EAGAIN }
+	d.background.submit = func(uint64, *iocb) error { return unix.EAGAIN }
 	if try(0) {
 		t.Error("not refused")
+	}
+	d.background.close()
+	if n := len(d.background.free); n != backgroundDepth {
+		t.Errorf("%d places are free", n)
 	}
 }
 
@@ -212,11 +257,14 @@ func TestCloseWithBackgroundReads(t *testing.T) {
 		t.Error("closed before it was done")
 	case <-time.After(50 * time.Millisecond):
 	}
-	d.Submit()
+	d.Leave()
 	<-closed
 	r.wait()
 	if d.BeginRead(aligned(512), 0, r) {
 		t.Error("taken after Close")
 	}
-	d.Submit()
+	d.Leave()
+	if d.Reap() {
+		t.Error("told of something after Close")
+	}
 }

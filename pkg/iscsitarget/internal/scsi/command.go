@@ -129,13 +129,14 @@ func (c *Command) ReadAtNowait(p []byte, off int64) (Status, Readiness) {
 }
 
 // BeginRead has the device read all of what a command of kind Read transfers into p, and
-// tell done. It returns the device, which is to Submit that, and nil where it is to be done
-// by ReadAt.
+// tell done, which may be before it returns. It returns the device, which the caller is to
+// look after, and nil where the read is to be done by ReadAt.
 func (c *Command) BeginRead(p []byte, done blockdev.ReadDone) blockdev.BackgroundReader {
+	device := c.itl.unit.background
 	if !c.beginRead(p, done) {
 		return nil
 	}
-	return c.itl.unit.background
+	return device
 }
 
 // EndRead says, when the first n bytes were read so, that they are what the command found.

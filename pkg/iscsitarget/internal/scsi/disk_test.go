@@ -212,7 +212,8 @@ type asideDisk struct {
 }
 
 func (d *asideDisk) BeginRead([]byte, int64, blockdev.ReadDone) bool { d.taken++; return true }
-func (d *asideDisk) Submit()                                         {}
+func (d *asideDisk) Reap() bool                                      { return false }
+func (d *asideDisk) Leave()                                          {}
 
 func (d nowaitDisk) ReadAtNowait(p []byte, off int64) (int, error) {
 	if *d.cold != nil {

@@ -3,23 +3,13 @@ package session
 import (
 	"slices"
 
-	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/scsi"
 )
 
 // What is here ends reads that the device does by itself (blockdev.BackgroundReader). The
-// reader of a connection begins those of all commands that it has in hand together; a
-// goroutine of the device's, which other sessions' reads need too, answers them, and waits
-// for no initiator.
-
-// submitInterval is how many reads are begun together at most.
-const submitInterval = 16
-
-// submits are the reads that the reader has had devices take, and is to submit.
-type submits struct {
-	to    []blockdev.BackgroundReader
-	reads int
-}
+// reader of a connection looks after them as it does after those of fetch.go; where it has
+// to wait it leaves them to a goroutine of the device's. Both answer other sessions' reads
+// too, and wait for no initiator.
 
 // background is a read of a task that its device does.
 type background struct {
@@ -40,34 +30,19 @@ func (t *task) beginRead() bool {
 	t.shared.Store(true)
 	t.background.buf = buf
 	t.s.background.Add(1)
+	s, c := t.s, t.conn.Load() // it may be over before BeginRead returns
 	device := t.cmd.BeginRead(buf.b, t)
 	if device == nil {
-		t.s.background.Done()
+		s.background.Done()
 		t.background.buf = nil
 		buf.free()
 		return false
 	}
-	t.conn.Load().toSubmit(device)
+	c.attends = true
+	if !slices.Contains(c.devices, device) {
+		c.devices = append(c.devices, device)
+	}
 	return true
-}
-
-// toSubmit remembers that there is a read to submit.
-func (c *Connection) toSubmit(device blockdev.BackgroundReader) {
-	if !slices.Contains(c.submits.to, device) {
-		c.submits.to = append(c.submits.to, device)
-	}
-	if c.submits.reads++; c.submits.reads == submitInterval {
-		c.submit()
-	}
-}
-
-// submit begins the reads that devices have taken.
-func (c *Connection) submit() {
-	for _, device := range c.submits.to {
-		device.Submit()
-	}
-	clear(c.submits.to)
-	c.submits.to, c.submits.reads = c.submits.to[:0], 0
 }
 
 // ReadDone answers a read.

@@ -17,42 +17,62 @@ import (
 // aside is a disk that reads in the background, as soon as its gate lets it.
 type aside struct {
 	*iscsitest.Gate
-	refuses, fails atomic.Bool
-	begun, told    atomic.Int64 // reads that were submitted
+	refuses, fails, atOnce atomic.Bool
+	begun, told            atomic.Int64 // reads
 
 	mu    sync.Mutex
-	taken []taken
-}
-
-type taken struct {
-	p    []byte
-	off  int64
-	done blockdev.ReadDone
+	ended []func()
+	left  bool
+	late  int // reads that had ended when they were left
 }
 
 func (d *aside) BeginRead(p []byte, off int64, done blockdev.ReadDone) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.refuses.Load() {
 		return false
 	}
-	d.taken = append(d.taken, taken{p, off, done})
+	d.mu.Lock()
+	d.left = false
+	d.mu.Unlock()
+	d.begun.Add(1)
+	read := func() {
+		_, err := d.ReadAt(p, off)
+		d.mu.Lock()
+		d.ended = append(d.ended, func() {
+			done.ReadDone(err == nil && !d.fails.Load())
+			d.told.Add(1)
+			done.Flush()
+		})
+		left := d.left
+		d.mu.Unlock()
+		if left {
+			d.Reap()
+		}
+	}
+	if d.atOnce.Load() {
+		read()
+	} else {
+		go read() // the end of the session waits for it
+	}
 	return true
 }
 
-func (d *aside) Submit() {
+func (d *aside) Reap() bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, r := range d.taken {
-		d.begun.Add(1)
-		go func() { // the end of the session waits for it
-			_, err := d.ReadAt(r.p, r.off)
-			r.done.ReadDone(err == nil && !d.fails.Load())
-			d.told.Add(1)
-			r.done.Flush()
-		}()
+	ended := d.ended
+	d.ended = nil
+	d.mu.Unlock()
+	for _, tell := range ended {
+		tell()
 	}
-	d.taken = nil
+	return len(ended) > 0
+}
+
+func (d *aside) Leave() {
+	d.mu.Lock()
+	d.left = true
+	d.late += len(d.ended)
+	d.mu.Unlock()
+	go d.Reap() // which ended before
 }
 
 // onAside has a test's sites have such a disk, the last of which it returns.
@@ -90,6 +110,24 @@ func TestReadsInTheBackground(t *testing.T) {
 			r.gets(itt, lba)
 		}
 	})
+}
+
+// The reader itself answers what has ended by the time that it has nothing else to do, and
+// leaves the rest.
+func TestReaderReaps(t *testing.T) {
+	disk := onAside(t)
+	r := newSite(t).join(usual())
+	r.fill(0, pattern(1, 100*block))
+	d := disk()
+	d.atOnce.Store(true)
+	for lba := range 10 {
+		r.gets(r.read1(lba), lba)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.late > 0 {
+		t.Errorf("%d reads were left that had ended", d.late)
+	}
 }
 
 // A read that the device does not take, that fails there, or that is longer than a buffer

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/csi-ietd/csi-ietd/pkg/blockdev"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/pdu"
 	"github.com/csi-ietd/csi-ietd/pkg/iscsitarget/internal/text"
 )
@@ -48,7 +49,9 @@ type Connection struct {
 	attends  bool      // reader: it is to attend to reads, or to leave them
 	glanced  int       // reader: see glance
 	begun    []begun   // reader: commands taken in and not gone on with
-	submits  submits   // reader's
+
+	// devices read in the background what the reader attends to.
+	devices []blockdev.BackgroundReader
 
 	departing bool // Session.mu
 	retained  retained

@@ -105,10 +105,10 @@ func (f *fetchers) work(of *fetcher, at int, do func(*task) (over bool)) (next i
 // glance is for a reader that has more PDUs in hand: what is there by now it ends, and
 // the answers leave, so that the initiator can go on.
 func (c *Connection) glance() {
-	if c.s.fetchers.pending.Load() == 0 {
+	if !c.attends && c.s.fetchers.pending.Load() == 0 {
 		return
 	}
-	if c.glanced++; c.glanced%glanceInterval == 0 && c.s.fetchers.sweep() {
+	if c.glanced++; c.glanced%glanceInterval == 0 && c.lookAfterReads() {
 		c.outbox.uncork()
 		c.outbox.cork()
 	}
@@ -118,26 +118,42 @@ func (c *Connection) glance() {
 // data is there, until something has come; where it has to wait for that too it leaves
 // what is left.
 func (c *Connection) attend() {
-	for f := &c.s.fetchers; c.attends; {
+	for c.attends {
 		c.outbox.cork()
-		progress := f.sweep()
+		progress := c.lookAfterReads()
 		c.outbox.uncork()
 		switch {
 		case c.outbox.socket.nowait != nil && c.outbox.socket.nowait.Readable():
 			return
-		case !progress || f.pending.Load() == 0:
+		case !progress:
 			c.leaveReads()
 		}
 	}
 }
 
-// leaveReads has the fetchers' goroutines wait for the reads that the reader has attended
-// to.
-func (c *Connection) leaveReads() {
-	if c.attends {
-		c.attends = false
-		c.s.fetchers.leave()
+// lookAfterReads ends the reads whose data is there; false means that there was none.
+func (c *Connection) lookAfterReads() (progress bool) {
+	if c.s.fetchers.pending.Load() > 0 {
+		progress = c.s.fetchers.sweep()
 	}
+	for _, device := range c.devices {
+		progress = device.Reap() || progress
+	}
+	return progress
+}
+
+// leaveReads has others wait for the reads that the reader has attended to.
+func (c *Connection) leaveReads() {
+	if !c.attends {
+		return
+	}
+	c.attends = false
+	c.s.fetchers.leave()
+	for _, device := range c.devices {
+		device.Leave()
+	}
+	clear(c.devices)
+	c.devices = c.devices[:0]
 }
 
 // sweep looks once at what there is to wait for.

@@ -42,7 +42,6 @@ func (c *Connection) read(r *reading) {
 
 // stopReading ends the connection.
 func (c *Connection) stopReading(err error) {
-	c.submit()
 	c.leaveReads()
 	if errors.Is(err, ErrProtocol) {
 		c.outbox.finish() // let the Reject out that says what was wrong
@@ -65,7 +64,6 @@ func (c *Connection) takeOver() {
 func (c *Connection) next() (pdu.PDU, error) {
 	if !c.reader.Buffered() {
 		// All that came before is done: its answers go before anything is waited for.
-		c.submit()
 		c.outbox.uncork()
 		c.attend()
 		c.gauge()
@@ -209,9 +207,8 @@ func (c *Connection) receive(p *pdu.PDU) error {
 
 // room waits until there is room for answers.
 func (c *Connection) room() {
-	if (c.attends || c.submits.reads > 0) && c.outbox.backedUp() {
-		c.submit() // what is begun is not to wait for this connection
-		c.leaveReads()
+	if c.attends && c.outbox.backedUp() {
+		c.leaveReads() // which are not to wait for this connection
 	}
 	c.outbox.room()
 }

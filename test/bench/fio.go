@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// fios has fio do a case of what is in no memory, on our disk itself: through the page
-// cache, as ours does, and past it, as direct does.
+// fios has fio do a case of what is in no memory, on our disk itself, with as many reads
+// under way as all sessions have: through the page cache, as ours does, and past it, as
+// direct does.
 func (b *bench) fios(ctx context.Context, w workload, round int, r *report) {
 	if !w.cold || w.beside != "" {
 		return
@@ -28,7 +29,7 @@ func (b *bench) fio(ctx context.Context, w workload, direct string) (sample, err
 		return sample{}, err
 	}
 	cmd := exec.CommandContext(ctx, "fio", "--name=it", "--filename="+path, "--readonly", "--output-format=json", "--ioengine=io_uring",
-		"--rw="+w.mode, "--bs="+strconv.Itoa(w.block), "--iodepth="+strconv.Itoa(w.depth), "--direct="+direct,
+		"--rw="+w.mode, "--bs="+strconv.Itoa(w.block), "--iodepth="+strconv.Itoa(w.depth*w.sessions), "--direct="+direct,
 		"--invalidate=0", "--time_based", "--runtime="+strconv.Itoa(coldSecs))
 	out, err := cmd.Output()
 	if err != nil {

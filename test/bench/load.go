@@ -57,6 +57,7 @@ var workloads = []workload{
 	{name: "64k hdrdigest qd16", mode: "randread", block: 64 << 10, depth: 16, sessions: 1, digests: true},
 	{name: "1M hdrdigest qd8", mode: "read", block: 1 << 20, depth: 8, sessions: 1, digests: true},
 	{name: "4k coldread qd32", mode: "randread", block: 4096, depth: 32, sessions: 1, cold: true},
+	{name: "4k coldread 8x16", mode: "randread", block: 4096, depth: 16, sessions: 8, cold: true},
 	{name: "64k coldread qd16", mode: "randread", block: 64 << 10, depth: 16, sessions: 1, cold: true},
 	{name: "1M coldread qd8", mode: "read", block: 1 << 20, depth: 8, sessions: 1, cold: true},
 	{name: "4k sessions 1x16", mode: "randread", block: 4096, depth: 16, sessions: 1},

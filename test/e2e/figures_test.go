@@ -115,17 +115,9 @@ func staticFigures(t *testing.T) {
 	s.claim("source", "256Mi")
 	s.pod("prepare", "source", onNode(nodes[1]))
 	s.delete("prepare")
-	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, "source", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pv, err := client.CoreV1().PersistentVolumes().Get(s.ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	peer := startPeer(t)
-	s.static("ours", corev1.PersistentVolumeSource{CSI: pv.Spec.CSI.DeepCopy()})
-	s.static("peer", corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{
+	s.static("ours", corev1.ReadWriteOnce, s.source("source"))
+	s.static("peer", corev1.ReadWriteOnce, corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{
 		TargetPortal: peer.portal, IQN: peer.iqn, Lun: 1, FSType: "ext4"}})
 	for _, claim := range []string{"ours", "peer"} {
 		s.pod(claim, claim, onNode(nodes[1])) // makes the file system
@@ -169,28 +161,6 @@ func (s *space) compareLosses() {
 	}
 	s.Logf("static volume of ours, node lost: taint to Running elsewhere: %v", ours)
 	s.Logf("static volume of the peer, node lost: taint to Running elsewhere: %v", peer)
-}
-
-// static makes a static volume and a claim for it.
-func (s *space) static(name string, source corev1.PersistentVolumeSource) {
-	s.Helper()
-	volume := s.name + "-" + name
-	_, err := client.CoreV1().PersistentVolumes().Create(s.ctx, &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: volume},
-		Spec: corev1.PersistentVolumeSpec{
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("256Mi")},
-			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-			PersistentVolumeSource:        source,
-		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() { _ = client.CoreV1().PersistentVolumes().Delete(s.ctx, volume, metav1.DeleteOptions{}) })
-	s.claim(name, "256Mi", func(c *corev1.PersistentVolumeClaimSpec) {
-		c.StorageClassName, c.VolumeName = ptr.To(""), volume
-	})
 }
 
 // loseNode cuts the power of the node that a claim's pod runs on and returns

@@ -192,6 +192,42 @@ func accessMode(mode corev1.PersistentVolumeAccessMode) func(*corev1.PersistentV
 	return func(c *corev1.PersistentVolumeClaimSpec) { c.AccessModes = []corev1.PersistentVolumeAccessMode{mode} }
 }
 
+// source is what a claim's volume is, for a static one.
+func (s *space) source(claim string) corev1.PersistentVolumeSource {
+	s.Helper()
+	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, claim, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	pv, err := client.CoreV1().PersistentVolumes().Get(s.ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return corev1.PersistentVolumeSource{CSI: pv.Spec.CSI.DeepCopy()}
+}
+
+// static makes a static volume and a claim for it.
+func (s *space) static(name string, mode corev1.PersistentVolumeAccessMode, source corev1.PersistentVolumeSource) {
+	s.Helper()
+	volume := s.name + "-" + name
+	_, err := client.CoreV1().PersistentVolumes().Create(s.ctx, &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: volume},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("256Mi")},
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{mode},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeSource:        source,
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = client.CoreV1().PersistentVolumes().Delete(s.ctx, volume, metav1.DeleteOptions{}) })
+	s.claim(name, "256Mi", accessMode(mode), func(c *corev1.PersistentVolumeClaimSpec) {
+		c.StorageClassName, c.VolumeName = ptr.To(""), volume
+	})
+}
+
 // class makes a StorageClass that ends with the test.
 func (s *space) class(parameters map[string]string, change ...func(*storagev1.StorageClass)) string {
 	s.Helper()

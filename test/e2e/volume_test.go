@@ -269,6 +269,27 @@ func TestAccessModes(t *testing.T) {
 	s.awaitEvent("three", "already used by pod")
 }
 
+// TestReadOnlyMany: what one node has written is read on all of them, and written on none.
+func TestReadOnlyMany(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.claim("one", "256Mi")
+	s.pod("writer", "one", onNode(nodes[1]))
+	s.shell("writer", "echo for all >/data/file; sync /data/file")
+	s.static("many", corev1.ReadOnlyMany, s.source("one"))
+	s.delete("writer")
+	for i, node := range nodes[:2] {
+		reader := fmt.Sprint("reader-", i)
+		s.pod(reader, "many", onNode(node))
+		if got := s.shell(reader, "cat /data/file"); got != "for all" {
+			t.Errorf("%s reads %q", node, got)
+		}
+		if out, err := kubectl(s.ctx, "", "-n", s.name, "exec", reader, "--", "touch", "/data/file"); err == nil || !strings.Contains(err.Error(), "Read-only file system") {
+			t.Errorf("touch on %s: %s %v", node, out, err)
+		}
+	}
+}
+
 // TestCapacity: the scheduler knows what the pool has left, and a claim that
 // no pool can hold says so.
 func TestCapacity(t *testing.T) {

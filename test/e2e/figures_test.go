@@ -116,7 +116,7 @@ func staticFigures(t *testing.T) {
 	s.pod("prepare", "source", onNode(nodes[1]))
 	s.delete("prepare")
 	peer := startPeer(t)
-	s.static("ours", corev1.ReadWriteOnce, s.source("source"))
+	s.static("ours", corev1.ReadWriteOnce, corev1.PersistentVolumeSource{CSI: s.source("source")})
 	s.static("peer", corev1.ReadWriteOnce, corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{
 		TargetPortal: peer.portal, IQN: peer.iqn, Lun: 1, FSType: "ext4"}})
 	for _, claim := range []string{"ours", "peer"} {

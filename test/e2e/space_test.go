@@ -192,8 +192,8 @@ func accessMode(mode corev1.PersistentVolumeAccessMode) func(*corev1.PersistentV
 	return func(c *corev1.PersistentVolumeClaimSpec) { c.AccessModes = []corev1.PersistentVolumeAccessMode{mode} }
 }
 
-// source is what a claim's volume is, for a static one.
-func (s *space) source(claim string) corev1.PersistentVolumeSource {
+// source is where a claim's volume is.
+func (s *space) source(claim string) *corev1.CSIPersistentVolumeSource {
 	s.Helper()
 	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, claim, metav1.GetOptions{})
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *space) source(claim string) corev1.PersistentVolumeSource {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return corev1.PersistentVolumeSource{CSI: pv.Spec.CSI.DeepCopy()}
+	return pv.Spec.CSI
 }
 
 // static makes a static volume and a claim for it.

@@ -276,7 +276,7 @@ func TestReadOnlyMany(t *testing.T) {
 	s.claim("one", "256Mi")
 	s.pod("writer", "one", onNode(nodes[1]))
 	s.shell("writer", "echo for all >/data/file; sync /data/file")
-	s.static("many", corev1.ReadOnlyMany, s.source("one"))
+	s.static("many", corev1.ReadOnlyMany, corev1.PersistentVolumeSource{CSI: s.source("one")})
 	s.delete("writer")
 	for i, node := range nodes[:2] {
 		reader := fmt.Sprint("reader-", i)

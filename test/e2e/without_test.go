@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestNodeWithoutISCSID: the pod's events say what its node lacks, and the pod
@@ -94,15 +93,7 @@ func TestPartition(t *testing.T) {
 // targetName is the iSCSI name of a claim's volume.
 func (s *space) targetName(claim string) string {
 	s.Helper()
-	pvc, err := client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, claim, metav1.GetOptions{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	pv, err := client.CoreV1().PersistentVolumes().Get(s.ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	_, uuid, _ := strings.Cut(pv.Spec.CSI.VolumeHandle, ".")
+	_, uuid, _ := strings.Cut(s.source(claim).VolumeHandle, ".")
 	return "iqn.2026-11.io.csi-ietd:" + uuid
 }
 

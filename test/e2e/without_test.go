@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
 )
 
 // TestNodeWithoutISCSID: the pod's events say what its node lacks, and the pod

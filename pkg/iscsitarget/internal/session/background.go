@@ -57,15 +57,10 @@ func (t *task) ReadDone(ok bool) {
 	case !ok || !t.cmd.EndRead(int64(len(buf.b))):
 		buf.free()
 		t.s.workers.submit(op{t: t, call: proceedOp})
-	case box.takes(len(buf.b)):
-		t.sendPart(buf, scsi.StatusGood)
 	default:
-		t.s.workers.submit(op{t: t, call: sendReadOp, buf: buf})
+		t.sendWhole(buf)
 	}
 }
-
-// sendReadOp sends what was read, on a worker.
-func sendReadOp(o op) { o.t.sendPart(o.buf, scsi.StatusGood) }
 
 // Flush sends the answers that ReadDone has gathered.
 func (t *task) Flush() {

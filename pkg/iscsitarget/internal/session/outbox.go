@@ -127,10 +127,20 @@ func (o *outbox) room() {
 	o.await()
 }
 
+// hasRoom says that room would not wait.
+func (o *outbox) hasRoom() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.full()
+}
+
+// full: who sends waits. o.mu is held.
+func (o *outbox) full() bool { return !o.closed && !o.held && o.bytes >= outboxLimit }
+
 // await is room where o.mu is held. Nobody waits for what a fence holds back: the reader
 // is to hear of the acknowledgement that lets it go.
 func (o *outbox) await() {
-	for !o.closed && !o.held && o.bytes >= outboxLimit {
+	for o.full() {
 		// The reader may be who waits. run is told once: told by each of several that
 		// wait, they would wake each other without end.
 		if o.corked.Swap(false) {
@@ -181,6 +191,15 @@ func (o *outbox) leave(h pdu.BHS, data []byte, buf *buffer, t *task, seq sequenc
 		o.change.Broadcast()
 	}
 	return kept
+}
+
+// offer is send, of the last Data-In of a read with its status, for one who gathers and does
+// not wait for the connection.
+func (o *outbox) offer(h pdu.BHS, data []byte, buf *buffer) {
+	o.mu.Lock()
+	if o.add(h, data, buf, nil, takesStatSN) {
+		o.flushBy((*socket).writeNow)
+	}
 }
 
 // retract takes the R2T with that Target Transfer Tag back, if it has not gone yet.
@@ -241,20 +260,6 @@ func (o *outbox) scatter() {
 	if o != nil {
 		o.gatherers.Add(-1)
 		o.flush()
-	}
-}
-
-// takes says that there is room for n bytes more, for one who gathers; it makes room where
-// the connection takes something at once.
-func (o *outbox) takes(n int) bool {
-	for tried := false; ; tried = true {
-		o.mu.Lock()
-		room, stuck := o.bytes+n < corkLimit, o.stuck
-		o.mu.Unlock()
-		if room || stuck || tried {
-			return room && !stuck
-		}
-		o.flushBy((*socket).writeNow)
 	}
 }
 

@@ -207,10 +207,10 @@ func (c *Connection) receive(p *pdu.PDU) error {
 
 // room waits until there is room for answers.
 func (c *Connection) room() {
-	if c.attends && c.outbox.backedUp() {
+	for !c.outbox.hasRoom() {
 		c.leaveReads() // which are not to wait for this connection
+		c.outbox.room()
 	}
-	c.outbox.room()
 }
 
 // damaged rejects and discards a PDU whose data digest is wrong (RFC 7143 section

@@ -107,9 +107,7 @@ func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residu
 		}
 		return last
 	}
-	h := pdu.DataIn{ITT: t.itt, DataSN: t.dataSN, BufferOffset: uint32(t.sent)}
-	t.dataSN++
-	h.Final = t.moved(data, last)
+	h := t.nextDataIn(data, last)
 	if !last {
 		t.outbox().send(h.Header(), data, buf, noStatSN)
 		return false
@@ -119,6 +117,25 @@ func (t *task) sendData(data []byte, buf *buffer, last bool, residual pdu.Residu
 		buf.free()
 	}
 	return true
+}
+
+// sendWhole sends a read in one Data-In, with its status, and waits for nothing: what is
+// under way so is on the budget of the session. The task is not one that may have to send
+// again.
+func (t *task) sendWhole(buf *buffer) {
+	h := t.nextDataIn(buf.b, true)
+	h.HasStatus, h.Residual = true, pdu.ResidualOf(t.cmd.Length, t.expected())
+	if !t.s.end(t, func() { t.outbox().offer(h.Header(), buf.b, buf) }) {
+		buf.free()
+	}
+}
+
+// nextDataIn is the header of a Data-In, but for what a status adds.
+func (t *task) nextDataIn(data []byte, last bool) pdu.DataIn {
+	h := pdu.DataIn{ITT: t.itt, DataSN: t.dataSN, BufferOffset: uint32(t.sent)}
+	t.dataSN++
+	h.Final = t.moved(data, last)
+	return h
 }
 
 // moved counts data as sent, and says whether its sequence ends with it.

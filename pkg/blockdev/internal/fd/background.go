@@ -3,7 +3,6 @@ package fd
 import (
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,8 +20,8 @@ const backgroundDepth = 128
 // reapDepth is how many of them are told of at once.
 const reapDepth = 32
 
-// reapPatience is how long the device's goroutine waits for the end of a read before it
-// looks whether there is one that it is to wait for: others may have told of it.
+// reapPatience is how long the device's goroutine waits before it looks again: for the end
+// of a read, of which others may have told, or for who attends to reads to tell of them.
 const reapPatience = 20 * time.Millisecond
 
 // background is the reads of a device that nobody waits for.
@@ -30,16 +29,18 @@ type background struct {
 	context uint64                              // the kernel's
 	submit  func(context uint64, r *iocb) error // ioSubmit, or a test's
 
-	taken atomic.Int32 // that done was not told of
+	left chan struct{} // wakes reap: nobody attends any more
 
 	mu       sync.Mutex
 	idle     *sync.Cond // none is taken, and nobody reaps
 	closed   bool
+	taken    int    // reads that done was not told of
+	reaping  int    // calls of Reap, and reap's
 	rwFlags  uint32 // RWF_NOWAIT where the file system knows it
 	reads    [backgroundDepth]backgroundRead
 	free     []int // in reads
 	attended bool  // who has begun reads is to call Reap or Leave
-	reaps    bool  // reap does
+	reaps    bool  // reap is there
 }
 
 // backgroundRead keeps p in memory.
@@ -57,7 +58,7 @@ func newBackground() *background {
 	if err != nil {
 		return nil
 	}
-	b := &background{context: context, submit: ioSubmit, rwFlags: unix.RWF_NOWAIT}
+	b := &background{context: context, submit: ioSubmit, rwFlags: unix.RWF_NOWAIT, left: make(chan struct{}, 1)}
 	b.idle = sync.NewCond(&b.mu)
 	for i := range b.reads {
 		b.free = append(b.free, i)
@@ -77,7 +78,7 @@ func (d *Device) BeginRead(p []byte, off int64, done blockdev.ReadDone) bool {
 	if b == nil || len(p) == 0 || !d.bounces.fits(p, off) || blockdev.CheckRange(off, int64(len(p)), d.size.Load()) != nil {
 		return false
 	}
-	r := b.take(backgroundRead{p: p, done: done, iocb: iocb{
+	r, nowait := b.take(backgroundRead{p: p, done: done, iocb: iocb{
 		opcode: iocbPread, fd: uint32(d.fd), //nolint:gosec // a descriptor
 		buf: uint64(uintptr(unsafe.Pointer(&p[0]))), n: uint64(len(p)), offset: off, //nolint:gosec // an address
 	}})
@@ -85,26 +86,37 @@ func (d *Device) BeginRead(p []byte, off int64, done blockdev.ReadDone) bool {
 		return false
 	}
 	err := b.submit(b.context, &r.iocb)
-	if err != nil {
-		b.give([]ioEvent{{data: r.iocb.data, result: -errnoOf(err)}})
+	if err == nil {
+		b.attend()
+		return true
 	}
-	return err == nil
+	b.give([]ioEvent{{data: r.iocb.data, result: -errnoOf(err)}})
+	if nowait && errors.Is(err, unix.EOPNOTSUPP) {
+		return d.BeginRead(p, off, done) // without the flag, from now on
+	}
+	return false
 }
 
-// take has a place for a read, or returns nil.
-func (b *background) take(read backgroundRead) *backgroundRead {
+// attend: the caller is to call Reap or Leave.
+func (b *background) attend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attended = true
+}
+
+// take has a place for a read, or returns nil. It says whether the read has RWF_NOWAIT.
+func (b *background) take(read backgroundRead) (r *backgroundRead, nowait bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || len(b.free) == 0 {
-		return nil
+		return nil, false
 	}
 	i := b.free[len(b.free)-1]
 	b.free = b.free[:len(b.free)-1]
-	b.taken.Add(1)
-	b.attended = true
+	b.taken++
 	read.iocb.data, read.iocb.rwFlags = uint64(i), b.rwFlags //nolint:gosec // an index
 	b.reads[i] = read
-	return &b.reads[i]
+	return &b.reads[i], b.rwFlags != 0
 }
 
 func errnoOf(err error) int64 {
@@ -116,16 +128,44 @@ func errnoOf(err error) int64 {
 // Reap tells of what has ended.
 func (d *Device) Reap() bool {
 	b := d.background
-	if b == nil || b.taken.Load() == 0 {
+	if b == nil || !b.enter() {
 		return false
 	}
-	var events [reapDepth]ioEvent
-	n, err := ioGetEvents(b.context, 0, 0, events[:])
-	if err != nil { // closed meanwhile, or a signal
+	n := b.tell(0, 0)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.exit()
+	return n > 0
+}
+
+// enter keeps the context, unless there is nothing to tell of.
+func (b *background) enter() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.taken == 0 {
 		return false
+	}
+	b.reaping++
+	return true
+}
+
+// exit lets go of it. b.mu is held.
+func (b *background) exit() {
+	if b.reaping--; b.reaping == 0 {
+		b.idle.Broadcast()
+	}
+}
+
+// tell tells of reads that have ended, how many it returns. It waits for least of them, and
+// not longer than patience.
+func (b *background) tell(least int, patience time.Duration) int {
+	var events [reapDepth]ioEvent
+	n, err := ioGetEvents(b.context, least, patience, events[:])
+	if err != nil { // a signal
+		return 0
 	}
 	b.end(events[:n])
-	return n > 0
+	return n
 }
 
 // Leave has a goroutine wait for what is under way.
@@ -137,26 +177,42 @@ func (d *Device) Leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.attended = false
-	if b.taken.Load() > 0 && !b.reaps {
+	switch {
+	case b.reaps:
+		select {
+		case b.left <- struct{}{}:
+		default:
+		}
+	case b.taken > 0:
 		b.reaps = true
+		b.reaping++
 		go b.reap() // close waits for it
 	}
 }
 
-// reap tells of the reads that end, for as long as there are any and nobody else does.
+// reap tells of the reads that end, for as long as there are any. While somebody attends
+// to them it only looks now and then: who does may have come to wait for something else
+// than what others have left.
 func (b *background) reap() {
-	var events [reapDepth]ioEvent
-	for more := true; more; {
-		n, err := ioGetEvents(b.context, 1, reapPatience, events[:])
-		if err == nil { // no signal
-			b.end(events[:n])
-		}
+	for {
 		b.mu.Lock()
-		if more = b.taken.Load() > 0 && !b.attended; !more {
+		attended := b.attended
+		if b.taken == 0 {
 			b.reaps = false
-			b.idle.Broadcast()
+			b.exit()
+			b.mu.Unlock()
+			return
 		}
 		b.mu.Unlock()
+		if !attended {
+			b.tell(1, reapPatience)
+			continue
+		}
+		select {
+		case <-b.left:
+		case <-time.After(reapPatience):
+			b.tell(0, 0)
+		}
 	}
 }
 
@@ -191,7 +247,7 @@ func (b *background) give(events []ioEvent) {
 		b.reads[e.data] = backgroundRead{}
 		b.free = append(b.free, int(e.data)) //nolint:gosec // an index
 	}
-	if b.taken.Add(-int32(len(events))) == 0 { //nolint:gosec // backgroundDepth at most
+	if b.taken -= len(events); b.taken == 0 {
 		b.idle.Broadcast()
 	}
 }
@@ -205,7 +261,7 @@ func (b *background) close() {
 	defer b.mu.Unlock()
 	wasClosed := b.closed
 	b.closed = true
-	for b.taken.Load() > 0 || b.reaps {
+	for b.taken > 0 || b.reaping > 0 {
 		b.idle.Wait()
 	}
 	if !wasClosed {

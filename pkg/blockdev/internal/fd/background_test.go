@@ -69,6 +69,10 @@ func filled(t *testing.T, size int) (*Device, []byte) {
 	if d.background == nil {
 		t.Fatal("no reads in the background")
 	}
+	if r := newTold(t); d.BeginRead(aligned(512), 0, r) { // a file system may not know RWF_NOWAIT
+		d.Leave()
+		r.wait()
+	}
 	return d, want
 }
 
@@ -189,6 +193,39 @@ func TestReapAndLeave(t *testing.T) {
 	}
 }
 
+// Reads that were left are told of, whoever comes and attends to other reads, or to none.
+func TestLeftReads(t *testing.T) {
+	d, _ := filled(t, 1<<20)
+	b := d.background
+	var held []*iocb
+	submit := func(_ uint64, r *iocb) error { held = append(held, r); return nil }
+	refuse := func(uint64, *iocb) error { return unix.EAGAIN }
+	begin := func(submit func(uint64, *iocb) error) (*told, bool) {
+		r := newTold(t)
+		b.submit = submit
+		return r, d.BeginRead(aligned(512), 0, r)
+	}
+	left, _ := begin(submit)
+	d.Leave()
+	if _, ok := begin(refuse); ok {
+		t.Error("taken")
+	}
+	b.mu.Lock()
+	if b.attended {
+		t.Error("who had no read is to attend")
+	}
+	b.mu.Unlock()
+	attended, _ := begin(submit) // and who began it is busy
+	for _, r := range held {
+		if err := ioSubmit(b.context, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left.wait()
+	d.Leave()
+	attended.wait()
+}
+
 // A read that fails says so, and one that the kernel refuses is not taken.
 func TestBackgroundReadFails(t *testing.T) {
 	d, _ := filled(t, 1<<20)
@@ -221,8 +258,8 @@ func TestBackgroundReadFails(t *testing.T) {
 		}
 		return ioSubmit(context, r)
 	}
-	if try(0) {
-		t.Error("not refused")
+	if !try(0) {
+		t.Error("not asked for without RWF_NOWAIT")
 	}
 	if _, err := d.ReadAt(make([]byte, 4096), 0); err != nil { // into memory
 		t.Fatal(err)

@@ -44,6 +44,10 @@ const maxMisses = 8
 // after its reads.
 const glanceInterval = 16
 
+// attendRounds is how many times a reader looks after reads, which may be others', before it
+// sees to its own connection.
+const attendRounds = 64
+
 // submit has a read, which a call is counted in for, ended when its data is there. It
 // comes from the reader of the task's connection.
 func (f *fetchers) submit(t *task) {
@@ -118,14 +122,14 @@ func (c *Connection) glance() {
 // data is there, until something has come; where it has to wait for that too it leaves
 // what is left.
 func (c *Connection) attend() {
-	for c.attends {
+	for round := 1; c.attends; round++ {
 		c.outbox.cork()
 		progress := c.lookAfterReads()
 		c.outbox.uncork()
 		switch {
 		case c.outbox.socket.nowait != nil && c.outbox.socket.nowait.Readable():
 			return
-		case !progress:
+		case !progress || round == attendRounds:
 			c.leaveReads()
 		}
 	}

@@ -207,6 +207,9 @@ func (c *Connection) receive(p *pdu.PDU) error {
 
 // room waits until there is room for answers.
 func (c *Connection) room() {
+	if c.attends && c.outbox.backedUp() {
+		c.leaveReads()
+	}
 	for !c.outbox.hasRoom() {
 		c.leaveReads() // which are not to wait for this connection
 		c.outbox.room()

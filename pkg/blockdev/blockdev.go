@@ -84,8 +84,8 @@ type BackgroundReader interface {
 	// Reap tells of reads that have ended, whoever began them; false says that there was
 	// none. It waits for nothing.
 	Reap() bool
-	// Leave has the Device tell of what is under way by itself, until BeginRead is called
-	// again.
+	// Leave has the Device tell of what is under way by itself: as it ends, or within
+	// milliseconds of that once somebody has called BeginRead again.
 	Leave()
 }
 

@@ -7,9 +7,8 @@ import (
 )
 
 // What is here ends reads that the device does by itself (blockdev.BackgroundReader). The
-// reader of a connection looks after them as it does after those of fetch.go; where it has
-// to wait it leaves them to a goroutine of the device's. Both answer other sessions' reads
-// too, and wait for no initiator.
+// reader of a connection looks after them (attend.go); what it leaves is a goroutine's of the
+// device. Both answer other sessions' reads too, and wait for no initiator.
 
 // background is a read of a task that its device does.
 type background struct {

@@ -10,9 +10,9 @@ import (
 
 // What is here ends reads of what was not in memory, and is on its way there. The medium
 // works for all of them at once; to find out which are done costs less than to have a
-// thread wait for each. A reader that has such reads looks after them between the
-// commands that come (attend). When there is neither it leaves them to a goroutine, which
-// waits for the first, in a read: with it comes most of what is behind.
+// thread wait for each. A reader that has such reads looks after them (attend.go). What it
+// leaves a goroutine waits for, the first of it in a read: with it comes most of what is
+// behind.
 
 // fetchers have one fetcher a logical unit: a medium that stalls keeps the reads of no
 // other one.
@@ -39,14 +39,6 @@ const maxFetch = 64 << 10
 // maxMisses is how many reads in a row are looked at that are not there yet. They come
 // about in the order in which they were asked for.
 const maxMisses = 8
-
-// glanceInterval is how many PDUs a reader that has more of them takes in before it looks
-// after its reads.
-const glanceInterval = 16
-
-// attendRounds is how many times a reader looks after reads, which may be others', before it
-// sees to its own connection.
-const attendRounds = 64
 
 // submit has a read, which a call is counted in for, ended when its data is there. It
 // comes from the reader of the task's connection.
@@ -104,60 +96,6 @@ func (f *fetchers) work(of *fetcher, at int, do func(*task) (over bool)) (next i
 		at++
 	}
 	return at, over
-}
-
-// glance is for a reader that has more PDUs in hand: what is there by now it ends, and
-// the answers leave, so that the initiator can go on.
-func (c *Connection) glance() {
-	if !c.attends && c.s.fetchers.pending.Load() == 0 {
-		return
-	}
-	if c.glanced++; c.glanced%glanceInterval == 0 && c.lookAfterReads() {
-		c.outbox.uncork()
-		c.outbox.cork()
-	}
-}
-
-// attend is for a reader that is about to wait for what comes. It ends the reads whose
-// data is there, until something has come; where it has to wait for that too it leaves
-// what is left.
-func (c *Connection) attend() {
-	for round := 1; c.attends; round++ {
-		c.outbox.cork()
-		progress := c.lookAfterReads()
-		c.outbox.uncork()
-		switch {
-		case c.outbox.socket.nowait != nil && c.outbox.socket.nowait.Readable():
-			return
-		case !progress || round == attendRounds:
-			c.leaveReads()
-		}
-	}
-}
-
-// lookAfterReads ends the reads whose data is there; false means that there was none.
-func (c *Connection) lookAfterReads() (progress bool) {
-	if c.s.fetchers.pending.Load() > 0 {
-		progress = c.s.fetchers.sweep()
-	}
-	for _, device := range c.devices {
-		progress = device.Reap() || progress
-	}
-	return progress
-}
-
-// leaveReads has others wait for the reads that the reader has attended to.
-func (c *Connection) leaveReads() {
-	if !c.attends {
-		return
-	}
-	c.attends = false
-	c.s.fetchers.leave()
-	for _, device := range c.devices {
-		device.Leave()
-	}
-	clear(c.devices)
-	c.devices = c.devices[:0]
 }
 
 // sweep looks once at what there is to wait for.

@@ -205,13 +205,14 @@ func (c *Connection) receive(p *pdu.PDU) error {
 	return nil
 }
 
-// room waits until there is room for answers.
+// room waits until there is room for answers. The reads that the reader attends to do not
+// wait for this connection: they are left where it takes little, and before it is waited for.
 func (c *Connection) room() {
 	if c.attends && c.outbox.backedUp() {
 		c.leaveReads()
 	}
 	for !c.outbox.hasRoom() {
-		c.leaveReads() // which are not to wait for this connection
+		c.leaveReads()
 		c.outbox.room()
 	}
 }

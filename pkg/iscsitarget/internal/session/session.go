@@ -17,10 +17,10 @@
 //
 // What needs no waiting the reader does itself: it reads what is cached, and writes to
 // caches (inplace.go says what becomes of it where it has to wait after all). When it
-// has done all that it has in hand the answers leave together. Short reads of what is on
-// its way into memory are looked after in fetch.go, and what a device past the page cache
-// reads by itself is answered in background.go. What else may block runs on the session's
-// workers (workers.go).
+// has done all that it has in hand the answers leave together. It looks after reads that are
+// under way (attend.go): short ones of what is on its way into memory (fetch.go), and what a
+// device past the page cache reads by itself (background.go). What else may block runs on
+// the session's workers (workers.go).
 //
 // What was sent is sent again where it did not arrive (snack.go), and tasks outlive
 // their connection (recovery.go), at error recovery levels 1 and 2. What responses
